@@ -8,7 +8,7 @@ set(heed_package_dir ${CMAKE_INSTALL_DATADIR}/cmake/heed)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/heed DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/heed)
 
-install(TARGETS heed EXPORT heed)
+install(TARGETS heed EXPORT heed INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT heed NAMESPACE heed:: FILE heedTargets.cmake DESTINATION ${heed_package_dir})
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/heedConfig.cmake.in ${PROJECT_BINARY_DIR}/heedConfig.cmake
                               INSTALL_DESTINATION ${heed_package_dir} NO_SET_AND_CHECK_MACRO)

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# heed::heed must hand its users a language level, include paths and nothing else.
+foreach(property COMPILE_OPTIONS COMPILE_DEFINITIONS LINK_OPTIONS)
+  get_target_property(value heed::heed INTERFACE_${property})
+  if(value)
+    message(FATAL_ERROR "heed::heed exports INTERFACE_${property} ${value}")
+  endif()
+endforeach()
+get_target_property(features heed::heed INTERFACE_COMPILE_FEATURES)
+if(NOT features STREQUAL "cxx_std_20")
+  message(FATAL_ERROR "heed::heed exports the compile features ${features}, not cxx_std_20")
+endif()
+foreach(target heed_own heed_kernels heed_cli)
+  if(TARGET ${target})
+    message(FATAL_ERROR "heed's own target ${target} exists in a user's build")
+  endif()
+endforeach()

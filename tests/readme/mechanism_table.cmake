@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# The README's table of mechanisms must have exactly the catalog's lines. With -DUPDATE=ON it is written instead of checked.
+cmake_minimum_required(VERSION 3.25)
+set(catalog ${SOURCE_DIR}/include/heed/mechanism/catalog.inc)
+set(pattern "^HEED_MECHANISM\\(([^,]+), *\"([^\"]+)\", *([^,]+),[^,]+,[^,]+, *(.*)\\)$")
+
+set(table "| mechanism | header | made by | can |\n|---|---|---|---|\n")
+file(STRINGS ${catalog} lines REGEX "^HEED_MECHANISM\\(")
+if(NOT lines)
+  message(FATAL_ERROR "${catalog} has no line HEED_MECHANISM(")
+endif()
+foreach(line IN LISTS lines)
+  if(NOT line MATCHES "${pattern}")
+    message(FATAL_ERROR "cannot read the catalog's line\n${line}")
+  endif()
+  string(APPEND table "| ${CMAKE_MATCH_1} | `${CMAKE_MATCH_2}` | `heed::${CMAKE_MATCH_3}` | ${CMAKE_MATCH_4} |\n")
+endforeach()
+
+file(READ ${SOURCE_DIR}/README.md readme)
+if(NOT readme MATCHES "(<!-- mechanisms: begin[^\n]*-->\n)(.*)(<!-- mechanisms: end -->)")
+  message(FATAL_ERROR "README.md has lost the markers of its table of mechanisms")
+endif()
+set(begin "${CMAKE_MATCH_1}")
+set(current "${CMAKE_MATCH_2}")
+set(end "${CMAKE_MATCH_3}")
+if(UPDATE)
+  string(REPLACE "${begin}${current}${end}" "${begin}${table}${end}" readme "${readme}")
+  file(WRITE ${SOURCE_DIR}/README.md "${readme}")
+elseif(NOT current STREQUAL table)
+  message(FATAL_ERROR "README.md's table of mechanisms is\n${current}\nand the catalog says\n${table}\n"
+                      "cmake -DSOURCE_DIR=. -DUPDATE=ON -P tests/readme/mechanism_table.cmake writes it")
+endif()
