@@ -27,13 +27,14 @@ function(heed_dependency package)
   endif()
 
   message(STATUS "heed: ${package} was not found, fetching ${arg_VERSION}")
+  # a SOURCE_SUBDIR that does not exist: the sources are only unpacked, and what is taken from them is said below
+  FetchContent_Declare(${package} GIT_REPOSITORY ${arg_REPOSITORY} GIT_TAG ${arg_COMMIT} GIT_SUBMODULES ""
+                       SOURCE_SUBDIR not-added-by-itself)
+  FetchContent_MakeAvailable(${package})
+  FetchContent_GetProperties(${package} SOURCE_DIR source BINARY_DIR binary)
   if(arg_HEADERS)
-    FetchContent_Declare(${package} GIT_REPOSITORY ${arg_REPOSITORY} GIT_TAG ${arg_COMMIT}
-                         SOURCE_SUBDIR heed-takes-only-the-headers)
-    FetchContent_MakeAvailable(${package})
-    string(TOLOWER ${package} lower)
     add_library(${arg_TARGET} INTERFACE IMPORTED GLOBAL)
-    target_include_directories(${arg_TARGET} INTERFACE ${${lower}_SOURCE_DIR}/${arg_HEADERS})
+    target_include_directories(${arg_TARGET} INTERFACE ${source}/${arg_HEADERS})
     return()
   endif()
   foreach(option IN LISTS arg_OPTIONS)
@@ -42,10 +43,7 @@ function(heed_dependency package)
   endforeach()
   set(CMAKE_POLICY_DEFAULT_CMP0077 NEW) # the values above count in old projects too
   set(CMAKE_POLICY_VERSION_MINIMUM 3.5)
-  FetchContent_Declare(${package} GIT_REPOSITORY ${arg_REPOSITORY} GIT_TAG ${arg_COMMIT} SYSTEM)
-  FetchContent_MakeAvailable(${package})
-  string(TOLOWER ${package} lower)
-  set_property(DIRECTORY ${${lower}_SOURCE_DIR} PROPERTY EXCLUDE_FROM_ALL TRUE) # nor is it installed with heed
+  add_subdirectory(${source} ${binary} EXCLUDE_FROM_ALL SYSTEM)
   if(NOT TARGET ${arg_TARGET})
     message(FATAL_ERROR "heed: ${package} ${arg_VERSION} defines no target ${arg_TARGET}")
   endif()
