@@ -11,7 +11,7 @@ set(allowed_policy "view|kernel")
 set(allowed_family "policy|view|kernel")
 set(allowed_mechanism "family|policy|view|kernel")
 set(allowed_engine "family|policy|view|kernel")
-set(allowed_executor "")
+set(allowed_executor "engine")
 
 file(GLOB_RECURSE headers RELATIVE ${SOURCE_DIR}/include/heed ${SOURCE_DIR}/include/heed/*.hpp ${SOURCE_DIR}/include/heed/*.cuh)
 foreach(header IN LISTS headers)
