@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Pairwise forward on the CPU. One item is a tile of queries of one head; it walks the key tiles that its pattern does not skip:
+//
+//   contract  s[j][i] = k_j . q_i          scores transposed: vectors along queries, so peak and sum are vertical, K and V are read in place
+//   bend      score chain, mask, peak      only where the chain is not linear or the pattern cuts the tile
+//   raise     factor of what is summed so far
+//   weigh     s <- weight(s), row sums
+//   mix       o[e][i] = o[e][i] factor[i] + v_j[e] s[j][i]
+//
+// A tile that the pattern's edge crosses is cut into segments of a few keys that name the vectors of queries they need. What a pattern leaves
+// out has weight 0 and changes no bit of the rest. Memory of a slot: (d + dv + keys of a tile) x queries of a tile, whatever M is.
+#pragma once
+
+#include <heed/engine/cpu/parallel.hpp>
+#include <heed/engine/problem.hpp>
+#include <heed/engine/workspace.hpp>
+#include <heed/family/pairwise.hpp>
+#include <heed/kernel/contract_tile.hpp>
+#include <heed/kernel/mix_tile.hpp>
+#include <heed/kernel/pack.hpp>
+#include <heed/policy/score/bias.hpp>
+
+#include <cstring>
+
+namespace heed {
+
+namespace detail {
+
+// A pair of one key and a vector of queries, as score policies see it.
+template <class V, int Slot = 0>
+struct lane_pair {
+    using T = typename V::value_type;
+    place const& at;
+    index_of<V> i, j;
+    T const* const* tables; // one transposed tile [key][query] per table
+    extent_t offset;        // of this pair inside a tile
+
+    HEED_INLINE index_of<V> distance() const { return i + limit<index_of<V>>(at.shift()) - j; }
+    template <class View>
+    HEED_INLINE V load(View const&) const {
+        return V::load(tables[Slot] + offset);
+    }
+    template <int N>
+    HEED_INLINE lane_pair<V, Slot + N> after() const {
+        return {at, i, j, tables, offset};
+    }
+};
+
+} // namespace detail
+
+template <class M, class T, class A>
+struct pairwise_forward {
+    static constexpr std::string_view name = "cpu.pairwise.forward";
+    static constexpr tile_config C = default_tiles<T, A>();
+
+    using V = vec<T, A>;
+    using I = index_of<V>;
+    using score_type = decltype(M::score);
+    using normalizer_type = decltype(M::normalizer);
+    using row_type = typename normalizer_type::template row<V>;
+    using contract = contract_tile<typename score_type::contraction, T, A, C>;
+    using mix = mix_tile<decltype(M::mix), T, A, C>;
+
+    static constexpr int lanes = V::lanes;
+    static constexpr extent_t pitch = contract::pitch; // queries of a tile
+    static constexpr int tables = detail::tables_of<score_type>;
+    static constexpr bool linear = detail::is_linear<score_type>;
+    static constexpr bool packed_pattern = PackedPattern<decltype(M::pattern)>;
+    static constexpr int max_segments = C.keys + 1;
+
+    static_assert(pitch <= 64, "heed: a tile's queries must fit the 64 bits of a packed row");
+
+    // One thread's memory.
+    struct slot {
+        T *q, *o, *s, *peak, *factor, *k, *v;
+        T* table[tables == 0 ? 1 : tables];
+        row_type* state;
+        std::uint64_t *words, *kept;
+        segment *cut, *plain;
+
+        slot(arena& a, extent_t d, extent_t dv) {
+            q = a.template take<T>(d * pitch);
+            o = a.template take<T>(dv * pitch);
+            s = a.template take<T>(C.keys * pitch);
+            for (T*& t : table) { t = tables == 0 ? nullptr : a.template take<T>(C.keys * pitch); }
+            peak = a.template take<T>(pitch);
+            factor = a.template take<T>(pitch);
+            k = a.template take<T>(C.keys * d); // used when features are strided
+            v = a.template take<T>(C.keys * dv);
+            state = a.template take<row_type>(C.vecs);
+            words = a.template take<std::uint64_t>(C.keys);
+            kept = a.template take<std::uint64_t>(C.keys);
+            cut = a.template take<segment>(max_segments);
+            plain = a.template take<segment>(max_segments);
+        }
+    };
+
+    static std::size_t slot_bytes(shape q, shape v) {
+        arena count(nullptr);
+        slot(count, q.feature, v.feature);
+        return count.bytes();
+    }
+    static extent_t items(shape q) { return q.batch * q.head * ((q.seq + pitch - 1) / pitch); }
+
+    template <class E>
+    static void run(M const& m, pairwise_problem<T> const& x, E& executor, int slots, std::byte* workspace) {
+        shape const q = x.q.shape();
+        std::size_t const bytes = slot_bytes(q, x.v.shape());
+        extent_t const tiles = (q.seq + pitch - 1) / pitch;
+        std::byte* const base = aligned(workspace);
+        detail::for_each_item<A>(executor, slots, items(q), [&](extent_t item, int s) noexcept {
+            arena memory(base + static_cast<std::size_t>(s) * bytes);
+            slot mine(memory, q.feature, x.v.extent(3));
+            extent_t const t = tiles - 1 - item % tiles; // the heavy rows of a triangle first
+            place const at = x.at(item / tiles / q.head, item / tiles % q.head);
+            range const rows{t * pitch, at.queries < (t + 1) * pitch ? at.queries : (t + 1) * pitch};
+            if (rows.size() > 0) { tile_of_queries(m, x, at, rows, mine); }
+        });
+    }
+
+private:
+    struct cursor {
+        M const& m;
+        pairwise_problem<T> const& x;
+        place const& at;
+        range rows;
+        int vecs; // vectors of queries in use
+        slot& mem;
+    };
+
+    static void tile_of_queries(M const& m, pairwise_problem<T> const& x, place const& at, range rows, slot& mem) {
+        extent_t const d = at.width, dv = x.v.extent(3), n = rows.size();
+        int const vecs = static_cast<int>((n + lanes - 1) / lanes);
+        cursor const here{m, x, at, rows, vecs, mem};
+
+        // q [d][pitch], leading factors and the normalizer's unit folded in
+        pack_transposed<A>(x.q.row(at.batch, at.head, rows.begin), x.q.stride(2), x.q.stride(3), n, d, mem.q, pitch, extent_t(vecs) * lanes);
+        double const unit = linear ? normalizer_type::unit : 1.0;
+        double const lead = detail::leading_factor(m.score, at) * unit;
+        if (lead != 1.0) { scale_in_place<A>(mem.q, d * pitch, static_cast<T>(lead)); }
+        std::memset(mem.o, 0, static_cast<std::size_t>(dv * pitch) * sizeof(T)); // o [dv][pitch]
+        for (int w = 0; w < C.vecs; ++w) { mem.state[w] = m.normalizer.template start<V>(at); }
+
+        range const hull = detail::hull_of(m.pattern, at, rows);
+        for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) { tile_of_keys(here, intersect(hull, {t, t + C.keys})); }
+        finish(here);
+    }
+
+    // cols never crosses a multiple of C.keys.
+    static void tile_of_keys(cursor const& h, range cols) {
+        slot& mem = h.mem;
+        int const count = cut(h, cols);
+        if (count == 0) { return; }
+
+        // keys and values as the kernels want them: contiguous features
+        extent_t const d = h.at.width, dv = h.x.v.extent(3);
+        T const* k = h.x.k.row(h.at.batch, h.at.kv_head, cols.begin);
+        extent_t k_stride = h.x.k.stride(2);
+        if (h.x.k.stride(3) != 1 && d > 1) {
+            pack_rows<A>(k, k_stride, h.x.k.stride(3), cols.size(), d, mem.k);
+            k = mem.k, k_stride = d;
+        }
+        T const* v = h.x.v.row(h.at.batch, h.at.kv_head, cols.begin);
+        extent_t v_stride = h.x.v.stride(2);
+        if (h.x.v.stride(3) != 1 && dv > 1) {
+            pack_rows<A>(v, v_stride, h.x.v.stride(3), cols.size(), dv, mem.v);
+            v = mem.v, v_stride = dv;
+        }
+        if constexpr (tables > 0) { stage_tables(h, cols); }
+
+        for (int w = 0; w < h.vecs; ++w) { (-math::inf<V>()).store(mem.peak + w * lanes); }
+        for (int g = 0; g < count; ++g) {
+            segment const t = mem.cut[g];
+            bool const as_is = linear && !t.masked;
+            contract::run(k + t.begin * k_stride, k_stride, t.end - t.begin, mem.q, d, mem.s + t.begin * pitch, as_is ? mem.peak : mem.factor, t.first, t.last);
+            if (!as_is) { bend(h, cols, t); }
+        }
+
+        // Values that are not finite must not meet a weight of 0: their rows are taken out and gathered pair by pair.
+        int strange = 0;
+        bool const may_mask = detail::masks_of<score_type>;
+        segment const* plan = mem.cut;
+        int plan_count = count;
+        for (int g = 0; g < count; ++g) {
+            if (!(may_mask || mem.cut[g].masked)) { continue; }
+            for (int j = mem.cut[g].begin; j < mem.cut[g].end; ++j) {
+                if (!row_finite<A>(v + j * v_stride, dv)) { strange = 1; }
+            }
+        }
+        if (strange != 0) [[unlikely]] {
+            plan_count = set_aside(h, v, v_stride, dv, count, may_mask);
+            plan = mem.plain;
+        }
+
+        for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(mem.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
+        weigh(h, count);
+        mix::run(v, v_stride, mem.s, plan, plan_count, mem.o, mem.factor, dv, h.vecs);
+        if (strange != 0) [[unlikely]] { mix_strange(h, v, v_stride, dv, cols.size()); }
+    }
+
+    // Segments of a tile, relative to cols.begin. A full tile is one segment.
+    static int cut(cursor const& h, range cols) {
+        slot& mem = h.mem;
+        auto const& pattern = h.m.pattern;
+        int const n = static_cast<int>(cols.size());
+        tile const verdict = pattern.classify(h.at, h.rows, cols);
+        if (verdict == tile::skip) { return 0; }
+        if (verdict == tile::full) {
+            mem.cut[0] = {0, n, 0, h.vecs, false};
+            return 1;
+        }
+        if constexpr (packed_pattern) { pattern.pack(h.at, h.rows, cols, mem.words); }
+        int count = 0;
+        for (int j = 0; j < n; j += C.group) {
+            int const end = j + C.group < n ? j + C.group : n;
+            int first = C.vecs, last = 0;
+            bool masked = false;
+            tile of[C.vecs];
+            for (int w = 0; w < h.vecs; ++w) {
+                of[w] = judge(h, cols, j, end, w);
+                if (of[w] == tile::skip) { continue; }
+                first = w < first ? w : first;
+                last = w + 1;
+            }
+            if (last == 0) { continue; }
+            for (int w = first; w < last; ++w) { masked = masked || of[w] != tile::full; }
+            if (count > 0) {
+                segment& before = mem.cut[count - 1];
+                if (before.end == j && before.first == first && before.last == last && before.masked == masked) {
+                    before.end = end;
+                    continue;
+                }
+            }
+            mem.cut[count++] = {j, end, first, last, masked};
+        }
+        return count;
+    }
+
+    // Keys [j, end) of the tile against vector w of queries.
+    static tile judge(cursor const& h, range cols, int j, int end, int w) {
+        range const rows = intersect(h.rows, {h.rows.begin + w * lanes, h.rows.begin + (w + 1) * lanes});
+        if constexpr (packed_pattern) {
+            std::uint64_t const all = ((std::uint64_t(1) << rows.size()) - 1) << (w * lanes);
+            std::uint64_t any_kept = 0, all_kept = all;
+            for (int c = j; c < end; ++c) {
+                any_kept |= h.mem.words[c] & all;
+                all_kept &= h.mem.words[c];
+            }
+            return any_kept == 0 ? tile::skip : all_kept == all ? tile::full : tile::partial;
+        } else {
+            return h.m.pattern.classify(h.at, rows, {cols.begin + j, cols.begin + end});
+        }
+    }
+
+    // Tables of the score chain for this tile, transposed to [key][query].
+    static void stage_tables(cursor const& h, range cols) {
+        detail::for_each_table(h.m.score, [&](int slot_index, auto const& table) { stage(h, cols, table, h.mem.table[slot_index]); });
+    }
+    template <class U>
+    static void stage(cursor const& h, range cols, tensor_view<U> const& t, T* dst) {
+        if constexpr (std::is_same_v<std::remove_const_t<U>, T>) {
+            extent_t const si = t.extent(2) == 1 ? 0 : t.stride(2), sj = t.extent(3) == 1 ? 0 : t.stride(3);
+            T const* const src = t.row(t.extent(0) == 1 ? 0 : h.at.batch, t.extent(1) == 1 ? 0 : h.at.head, t.extent(2) == 1 ? 0 : h.rows.begin) + cols.begin * sj;
+            if (si == 0) { // one row for all queries
+                for (extent_t j = 0; j < cols.size(); ++j) {
+                    for (int w = 0; w < h.vecs; ++w) { V(src[j * sj]).store(dst + j * pitch + w * lanes); }
+                }
+            } else {
+                pack_transposed<A>(src, si, sj, h.rows.size(), cols.size(), dst, pitch, extent_t(h.vecs) * lanes);
+            }
+        } else {
+            stage_elements(h, cols, t, dst);
+        }
+    }
+    template <class Computed>
+    static void stage(cursor const& h, range cols, Computed const& t, T* dst) {
+        stage_elements(h, cols, t, dst);
+    }
+    template <class Table>
+    static void stage_elements(cursor const& h, range cols, Table const& t, T* dst) {
+        for (extent_t j = 0; j < cols.size(); ++j) {
+            for (extent_t i = 0; i < h.rows.size(); ++i) { dst[j * pitch + i] = static_cast<T>(detail::table_element(t, h.at, h.rows.begin + i, cols.begin + j)); }
+            for (extent_t i = h.rows.size(); i < extent_t(h.vecs) * lanes; ++i) { dst[j * pitch + i] = T(0); }
+        }
+    }
+
+    // Score chain, unit, mask and peak of one segment.
+    static void bend(cursor const& h, range cols, segment const& t) {
+        if (t.masked) {
+            bend_as<true>(h, cols, t);
+        } else {
+            bend_as<false>(h, cols, t);
+        }
+    }
+    template <bool Masked>
+    static void bend_as(cursor const& h, range cols, segment const& t) {
+        slot& mem = h.mem;
+        V const none = -math::inf<V>();
+        for (int w = t.first; w < t.last; ++w) {
+            I const i = iota(h.rows.begin + w * lanes, std::type_identity<I>{});
+            V top = V::load(mem.peak + w * lanes);
+            for (int j = t.begin; j < t.end; ++j) {
+                extent_t const offset = j * pitch + w * lanes;
+                V s = V::load(mem.s + offset);
+                I const col(cols.begin + j);
+                if constexpr (!linear) {
+                    detail::lane_pair<V> const pair{h.at, i, col, mem.table, offset};
+                    s = detail::after_leading(h.m.score, s, pair) * V(normalizer_type::unit);
+                }
+                if constexpr (Masked) {
+                    if constexpr (packed_pattern) {
+                        s = select(mask_from_bits<V>(mem.words[j] >> (w * lanes)), s, none);
+                    } else {
+                        s = select(mask_cast<V>(h.m.pattern.keep(h.at, i, col)), s, none);
+                    }
+                }
+                s.store(mem.s + offset);
+                top = max(top, s);
+            }
+            top.store(mem.peak + w * lanes);
+        }
+    }
+
+    static void weigh(cursor const& h, int count) {
+        switch (h.vecs) {
+        case 3: weigh_vectors<3>(h, count); break;
+        case 2: weigh_vectors<2>(h, count); break;
+        default: weigh_vectors<1>(h, count); break;
+        }
+    }
+    template <int W>
+    static void weigh_vectors(cursor const& h, int count) {
+        slot& mem = h.mem;
+        V sum[W]; // of this tile
+        static_for<W>([&](auto w) HEED_INLINE_LAMBDA { sum[w] = V(0); });
+        for (int g = 0; g < count; ++g) {
+            segment const t = mem.cut[g];
+            if (t.first == 0 && t.last == W) {
+                row_type r[W];
+                static_for<W>([&](auto w) HEED_INLINE_LAMBDA { r[w] = mem.state[w]; });
+                for (int j = t.begin; j < t.end; ++j) {
+                    static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
+                        T* const at = mem.s + j * pitch + w * lanes;
+                        V const p = h.m.normalizer.weight(r[w], V::load(at));
+                        p.store(at);
+                        sum[w] = sum[w] + p;
+                    });
+                }
+            } else {
+                static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
+                    if (t.first <= w && w < t.last) {
+                        row_type const r = mem.state[w];
+                        for (int j = t.begin; j < t.end; ++j) {
+                            T* const at = mem.s + j * pitch + w * lanes;
+                            V const p = h.m.normalizer.weight(r, V::load(at));
+                            p.store(at);
+                            sum[w] = sum[w] + p;
+                        }
+                    }
+                });
+            }
+        }
+        static_for<W>([&](auto w) HEED_INLINE_LAMBDA { h.m.normalizer.settle(mem.state[w], sum[w]); });
+    }
+
+    // Splits the segments around keys whose value row is not finite, and notes for those which queries attend them.
+    HEED_COLD static int set_aside(cursor const& h, T const* v, extent_t v_stride, extent_t dv, int count, bool may_mask) {
+        slot& mem = h.mem;
+        for (int j = 0; j < C.keys; ++j) { mem.kept[j] = 0; }
+        int made = 0;
+        for (int g = 0; g < count; ++g) {
+            segment const t = mem.cut[g];
+            int begin = t.begin;
+            for (int j = t.begin; j < t.end; ++j) {
+                if (!(may_mask || t.masked) || row_finite<A>(v + j * v_stride, dv)) { continue; }
+                for (int w = t.first; w < t.last; ++w) {
+                    mem.kept[j] |= bits_of(V::load(mem.s + j * pitch + w * lanes) != -math::inf<V>()) << (w * lanes);
+                }
+                if (begin < j) { mem.plain[made++] = {begin, j, t.first, t.last, t.masked}; }
+                begin = j + 1;
+            }
+            if (begin < t.end) { mem.plain[made++] = {begin, t.end, t.first, t.last, t.masked}; }
+        }
+        return made;
+    }
+    HEED_COLD static void mix_strange(cursor const& h, T const* v, extent_t v_stride, extent_t dv, extent_t keys) {
+        slot& mem = h.mem;
+        for (extent_t j = 0; j < keys; ++j) {
+            if (mem.kept[j] == 0) { continue; }
+            for (int w = 0; w < h.vecs; ++w) {
+                auto const attends = mask_from_bits<V>(mem.kept[j] >> (w * lanes));
+                V const p = V::load(mem.s + j * pitch + w * lanes);
+                for (extent_t e = 0; e < dv; ++e) {
+                    T* const o = mem.o + e * pitch + w * lanes;
+                    V const before = V::load(o);
+                    select(attends, decltype(M::mix)::step(before, V(v[j * v_stride + e]), p), before).store(o);
+                }
+            }
+        }
+    }
+
+    // Final factor, rows out, log-sum-exp.
+    static void finish(cursor const& h) {
+        slot& mem = h.mem;
+        extent_t const dv = h.x.v.extent(3), n = h.rows.size();
+        for (int w = 0; w < h.vecs; ++w) {
+            V const f = h.m.normalizer.close(mem.state[w]);
+            for (extent_t e = 0; e < dv; ++e) {
+                T* const o = mem.o + e * pitch + w * lanes;
+                (V::load(o) * f).store(o);
+            }
+        }
+        unpack_transposed<A>(mem.o, pitch, n, dv, h.x.out.row(h.at.batch, h.at.head, h.rows.begin), h.x.out.stride(2), h.x.out.stride(3));
+        if (h.x.lse.data_handle() != nullptr) {
+            if constexpr (MergeableNormalizer<normalizer_type>) { save_log_sum_exp(h); }
+        }
+    }
+    static void save_log_sum_exp(cursor const& h) {
+        using lane_row = typename normalizer_type::template row<T>;
+        static_assert(sizeof(row_type) % sizeof(V) == 0 && sizeof(row_type) / sizeof(V) == sizeof(lane_row) / sizeof(T), "heed: a row state holds values only");
+        constexpr int members = static_cast<int>(sizeof(lane_row) / sizeof(T));
+        for (extent_t i = 0; i < h.rows.size(); ++i) {
+            T const* const state = reinterpret_cast<T const*>(h.mem.state + i / lanes) + i % lanes;
+            T one[members];
+            for (int c = 0; c < members; ++c) { one[c] = state[c * lanes]; }
+            lane_row r;
+            std::memcpy(&r, one, sizeof r);
+            T const value = h.m.normalizer.log_sum_exp(r);
+            h.x.lse(h.at.batch, h.at.head, h.rows.begin + i, 0) = static_cast<T>(static_cast<double>(value) * h.x.lse_unit);
+        }
+    }
+};
+
+} // namespace heed

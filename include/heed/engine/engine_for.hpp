@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Which engine runs a mechanism on a backend: found by property, never by a mechanism's name. The primary fails with a sentence.
+#pragma once
+
+#include <heed/engine/backend.hpp>
+#include <heed/engine/cpu/pairwise_forward.hpp>
+#include <heed/engine/reference/pairwise_forward.hpp>
+
+namespace heed {
+
+template <class Mechanism, class T, class Backend>
+struct forward_engine_for {
+    static_assert(sizeof(Mechanism) == 0, "heed: no forward engine for this mechanism on this backend; mechanisms are heed::attention{...}, backends heed::cpu{} and heed::reference{}");
+};
+
+template <Pairwise M, class T, class E, class A>
+struct forward_engine_for<M, T, cpu<E, A>> {
+    using type = pairwise_forward<M, T, A>;
+};
+template <Pairwise M, class T>
+struct forward_engine_for<M, T, reference> {
+    using type = reference_pairwise_forward<M, T>;
+};
+
+template <class M, class T, class B>
+using forward_engine = typename forward_engine_for<M, T, B>::type;
+
+} // namespace heed

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// plan: what a call will do, before it does it: the engine, its tiles, the bytes of workspace. Printable, reusable, allocates nothing.
+#pragma once
+
+#include <heed/engine/engine_for.hpp>
+#include <heed/front/check.hpp>
+#include <heed/front/options.hpp>
+#include <heed/view/adapt.hpp>
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace heed {
+
+template <class M, class T, class B>
+class forward_plan {
+    using engine_type = forward_engine<M, T, B>;
+    M mechanism_;
+    shape q_, k_, v_;
+    B backend_;
+
+    static constexpr bool on_cpu = !std::is_same_v<B, reference>;
+    struct generic {
+        using arch_type = native_arch;
+    };
+    using A = typename std::conditional_t<on_cpu, B, generic>::arch_type;
+    using door = detail::door<A>;
+
+public:
+    forward_plan(M const& mechanism, shape q, shape k, shape v, B const& backend) : mechanism_(mechanism), q_(q), k_(k), v_(v), backend_(backend) {
+        detail::argument args[] = {{"q", q, {}, 1, sizeof(T), {}, false}, {"k", k, {}, 1, sizeof(T), {}, false}, {"v", v, {}, 1, sizeof(T), {}, false}};
+        door::check_axes(args, 3, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+        mechanism_.views(call_sizes{q.batch, q.head, q.seq, k.seq, q.feature}, [](char const* name, shape have, shape want) { door::check_view(name, have, want); });
+    }
+
+    static constexpr std::string_view engine() { return engine_type::name; }
+    // Tiles of the engine: queries and keys of a tile, both 1 for the reference engine.
+    static constexpr extent_t tile_queries() {
+        if constexpr (on_cpu) { return engine_type::pitch; }
+        return 1;
+    }
+    static constexpr extent_t tile_keys() {
+        if constexpr (on_cpu) { return engine_type::C.keys; }
+        return 1;
+    }
+    // How many items run at once.
+    int slots() const {
+        if constexpr (on_cpu) {
+            extent_t const items = engine_type::items(q_);
+            int const most = detail::concurrency_of(backend_.executor);
+            return items < 1 ? 1 : items < most ? static_cast<int>(items) : most;
+        }
+        return 1;
+    }
+    std::size_t workspace_bytes() const {
+        if constexpr (on_cpu) { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(q_, v_); }
+        return 0;
+    }
+
+    // Runs in the caller's memory (at least workspace_bytes(), any alignment). Shapes must be those of the plan.
+    template <class Q, class K, class V, class O, class Save = detail::no_save>
+    void run(Q const& q_in, K const& k_in, V const& v_in, O const& out_in, std::span<std::byte> workspace, Save const& saved = {}) {
+        tensor_view<T const> const q = as_view(q_in), k = as_view(k_in), v = as_view(v_in);
+        tensor_view<T> const out = as_view(out_in);
+        pairwise_problem<T> problem{q, k, v, out, {}, 0};
+        if constexpr (detail::is_save<Save>) {
+            static_assert(MergeableNormalizer<decltype(M::normalizer)>, "heed: save needs a normalizer with log_sum_exp and merge");
+            problem.lse = saved.lse;
+            problem.lse_unit = (Save::natural ? 1.0 : math::log2e) / decltype(M::normalizer)::unit;
+        }
+        check(problem, detail::is_save<Save>, workspace.size());
+        if (q_.batch * q_.head * q_.seq == 0) { return; }
+        if constexpr (on_cpu) {
+            engine_type::run(mechanism_, problem, backend_.executor, slots(), workspace.data());
+        } else {
+            engine_type::run(mechanism_, problem);
+        }
+    }
+
+    std::string describe() const {
+        return sentence<A>(engine(), " on ", on_cpu ? arch_name<A>() : "any processor", ", tiles of ", tile_queries(), " queries x ", tile_keys(), " keys, ", slots(),
+                           slots() == 1 ? " slot, " : " slots, ", workspace_bytes(), " workspace bytes");
+    }
+    template <class Stream>
+    friend Stream& operator<<(Stream& s, forward_plan const& p) {
+        s << p.describe();
+        return s;
+    }
+
+private:
+    void check(pairwise_problem<T> const& x, bool with_lse, std::size_t workspace) const {
+        using detail::argument;
+        argument args[detail::pairwise_arguments] = {argument::of("q", x.q), argument::of("k", x.k), argument::of("v", x.v), argument::of("out", x.out),
+                                                     argument::of("lse", x.lse)};
+        int const count = with_lse ? 5 : 4;
+        door::check_axes(args, count, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+        if (with_lse && x.lse.extent(3) != 1) {
+            door::refuse(sentence<A>("heed: lse has ", x.lse.extent(3), " features; it holds one number per row, lse.feature must be 1"));
+        }
+        if (!(x.q.shape() == q_) || !(x.k.shape() == k_) || !(x.v.shape() == v_)) { door::refuse("heed: the plan was made for other shapes of q, k or v; make a new plan"); }
+        door::check_offsets(args[detail::arg_q], args[detail::arg_out]);
+        if (with_lse) { door::check_offsets(args[detail::arg_q], args[detail::arg_lse]); }
+        door::check_offsets(args[detail::arg_k], args[detail::arg_v]);
+        door::check_outputs(args, count);
+        if (workspace < workspace_bytes()) {
+            door::refuse(sentence<A>("heed: the workspace has ", workspace, " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()"));
+        }
+    }
+};
+
+// plan<float>(mechanism, q.shape(), k.shape(), v.shape(), backend)
+template <class T = float, class M, class B = cpu<>>
+forward_plan<M, T, B> plan(M const& mechanism, shape q, shape k, shape v, B const& backend = {}) {
+    return {mechanism, q, k, v, backend};
+}
+
+} // namespace heed

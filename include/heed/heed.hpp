@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// heed: attention kernels. Everything for the CPU: doors, mechanisms, policies.
+#pragma once
+
+#include <heed/core.hpp>
+#include <heed/front/attention.hpp>
+#include <heed/mechanism/softmax.hpp>

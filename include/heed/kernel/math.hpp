@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Elementary functions for policies and engines, written once over a value type V: float, double, vec<T, A>, dual<V>.
+// Policies call them unqualified after `using heed::math::exp;`: scalars come from here, registers by argument-dependent lookup.
+//
+// exp       1 ulp at most in float over all inputs, exact at 0 and -inf, NaN kept, gradual underflow kept
+// fast_exp2 3 ulp at most on [-126, 0], exact at 0 and -inf, NaN kept; results below 2^-126 are flushed or coarse. For x <= 0 (engines).
+// tanh      4 ulp at most: built on expm1, so small arguments keep their relative accuracy
+#pragma once
+
+#include <heed/config.hpp>
+#include <heed/kernel/batch.hpp>
+
+#include <cmath>
+#include <limits>
+
+namespace heed {
+
+namespace math {
+
+HEED_HD float exp(float x) { return std::exp(x); }
+HEED_HD double exp(double x) { return std::exp(x); }
+HEED_HD float fast_exp2(float x) { return std::exp2(x); }
+HEED_HD double fast_exp2(double x) { return std::exp2(x); }
+HEED_HD float log2(float x) { return std::log2(x); }
+HEED_HD double log2(double x) { return std::log2(x); }
+HEED_HD float log(float x) { return std::log(x); }
+HEED_HD double log(double x) { return std::log(x); }
+HEED_HD float tanh(float x) { return std::tanh(x); }
+HEED_HD double tanh(double x) { return std::tanh(x); }
+HEED_HD float sqrt(float x) { return std::sqrt(x); }
+HEED_HD double sqrt(double x) { return std::sqrt(x); }
+HEED_HD float abs(float x) { return std::fabs(x); }
+HEED_HD double abs(double x) { return std::fabs(x); }
+// as the registers do: the second operand when either is NaN
+HEED_HD float max(float a, float b) { return a > b ? a : b; }
+HEED_HD double max(double a, double b) { return a > b ? a : b; }
+HEED_HD float min(float a, float b) { return a < b ? a : b; }
+HEED_HD double min(double a, double b) { return a < b ? a : b; }
+HEED_HD float select(bool m, float a, float b) { return m ? a : b; }
+HEED_HD double select(bool m, double a, double b) { return m ? a : b; }
+HEED_HD float fma(float a, float b, float c) { return std::fma(a, b, c); }
+HEED_HD double fma(double a, double b, double c) { return std::fma(a, b, c); }
+
+inline constexpr double log2e = 1.4426950408889634074;
+inline constexpr double ln2 = 0.69314718055994530942;
+
+// the type of the numbers inside V
+template <class V>
+struct scalar_of {
+    using type = V;
+};
+template <class T, class A>
+struct scalar_of<vec<T, A>> {
+    using type = T;
+};
+template <class V>
+using scalar_t = typename scalar_of<V>::type;
+
+// infinity of V; a function, since device code may not touch numeric_limits
+template <class V>
+HEED_HD V inf() {
+    return V(static_cast<scalar_t<V>>(__builtin_huge_val()));
+}
+
+} // namespace math
+
+// Scalar positions, for the engines that walk element by element.
+template <class V>
+HEED_HD V to_value(extent_t i) {
+    return V(i);
+}
+
+namespace detail {
+
+// Horner's rule, coefficients from the lowest degree up.
+template <class V, class T, int N>
+HEED_INLINE V polynomial(V x, T const (&c)[N]) {
+    V sum(c[N - 1]);
+    static_for<N - 1>([&](auto k) HEED_INLINE_LAMBDA { sum = fma(sum, x, V(c[N - 2 - decltype(k)::value])); });
+    return sum;
+}
+
+// 2^r on [-1/2, 1/2], constant term exactly 1. Float: minimax for the relative error, 0.8 ulp before rounding.
+// Double: (ln 2)^k / k!, the remainder is below 2^-57.
+inline constexpr float exp2_float[] = {1.0f, 0.6931470036506653f, 0.24022242426872253f, 0.05550733953714371f, 0.009671511128544807f, 0.001326465280726552f};
+inline constexpr double exp2_double[] = {1.0,
+                                         0.69314718055994530942,
+                                         0.24022650695910071233,
+                                         0.055504108664821579953,
+                                         0.0096181291076284771620,
+                                         0.0013333558146428443423,
+                                         0.00015403530393381609954,
+                                         1.5252733804059840280e-5,
+                                         1.3215486790144309488e-6,
+                                         1.0178086009239699728e-7,
+                                         7.0549116208011233299e-9,
+                                         4.4455382718708114976e-10,
+                                         2.5678435993488205142e-11,
+                                         1.3691488853904128881e-12};
+// (e^r - 1 - r) / r^2 on [-ln(2)/2, ln(2)/2]
+inline constexpr float expm1_float[] = {0.5f, 0.1666666716337204f, 0.04166663438081741f, 0.008332615718245506f, 0.0013921353965997696f, 0.0002046952286036685f};
+inline constexpr double expm1_double[] = {1.0 / 2,         1.0 / 6,          1.0 / 24,          1.0 / 120,          1.0 / 720,           1.0 / 5040,          1.0 / 40320,
+                                          1.0 / 362880,    1.0 / 3628800,    1.0 / 39916800,    1.0 / 479001600,    1.0 / 6227020800,    1.0 / 87178291200};
+
+template <class T>
+struct exp_constants;
+template <>
+struct exp_constants<float> {
+    static constexpr float least = -127.0f;                                          // 2^least is flushed to exactly 0
+    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;       // high part has 10 bits: n * high is exact
+    static constexpr float overflow = 128.0f, underflow = -151.0f;                   // in powers of 2
+};
+template <>
+struct exp_constants<double> {
+    static constexpr double least = -1023.0;
+    static constexpr double ln2_high = 6.93145751953125e-1, ln2_low = 1.42860682030941723212e-6;
+    static constexpr double overflow = 1024.0, underflow = -1076.0;
+};
+
+// n = round(x / ln 2) and r = x - n ln 2, |r| <= ln(2)/2, accurate for |n| below 2^13
+template <class T, class A>
+HEED_INLINE vec<T, A> reduce_ln2(vec<T, A> x, vec<T, A>& n) {
+    using V = vec<T, A>;
+    using C = exp_constants<T>;
+    n = nearbyint(x * V(math::log2e));
+    return fma(n, V(-C::ln2_low), fma(n, V(-C::ln2_high), x));
+}
+// e^r - 1
+template <class T, class A>
+HEED_INLINE vec<T, A> expm1_reduced(vec<T, A> r) {
+    if constexpr (sizeof(T) == 4) {
+        return fma(r * r, polynomial(r, expm1_float), r);
+    } else {
+        return fma(r * r, polynomial(r, expm1_double), r);
+    }
+}
+
+} // namespace detail
+
+template <class T, class A>
+HEED_INLINE vec<T, A> fast_exp2(vec<T, A> x) {
+    using V = vec<T, A>;
+    x = max(V(detail::exp_constants<T>::least), x);
+    V const n = nearbyint(x);
+    V const r = x - n;
+    if constexpr (sizeof(T) == 4) {
+        return scale_exponent(detail::polynomial(r, detail::exp2_float), n);
+    } else {
+        return scale_exponent(detail::polynomial(r, detail::exp2_double), n);
+    }
+}
+
+template <class T, class A>
+HEED_INLINE vec<T, A> exp(vec<T, A> x) {
+    using V = vec<T, A>;
+    using C = detail::exp_constants<T>;
+    // Beyond these bounds the answer is inf or 0 whatever the bits; NaN passes as the second operand.
+    V const bounded = min(V(C::overflow * T(math::ln2) + T(1)), max(V(C::underflow * T(math::ln2) - T(1)), x));
+    V n;
+    V const r = detail::reduce_ln2(bounded, n);
+    V const p = V(1) + detail::expm1_reduced(r);
+    // 2^n in two steps: only the second may leave the normal range, so only it rounds.
+    V const half = nearbyint(n * V(0.5));
+    V const rest = n - half;
+    return scale_exponent(p, half) * scale_exponent(V(1), rest);
+}
+
+template <class T, class A>
+HEED_INLINE vec<T, A> tanh(vec<T, A> x) {
+    using V = vec<T, A>;
+    // tanh x = (e^2x - 1) / (e^2x + 1); from |x| = 10 (20 in double) on it rounds to 1
+    V const bound(sizeof(T) == 4 ? 20 : 40);
+    V const y = min(bound, max(-bound, x + x));
+    V n;
+    V const r = detail::reduce_ln2(y, n);
+    V const power = scale_exponent(V(1), n);
+    V const m = fma(power, detail::expm1_reduced(r), power - V(1)); // e^y - 1
+    return m / (m + V(2));
+}
+
+} // namespace heed

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What a policy must say, one expression per obligation. A policy is a small trivially copyable value: its type selects code, its
+// members are run-time numbers and views. The shells check these concepts in their bodies, so that the compiler's message is a sentence.
+#pragma once
+
+#include <heed/policy/place.hpp>
+
+#include <concepts>
+#include <cstdint>
+#include <type_traits>
+
+namespace heed {
+
+template <class P>
+concept Policy = std::is_class_v<P> && std::is_trivially_copyable_v<P>;
+
+// Score: bends raw = q.k (or another contraction) into a score, written once over a value type V.
+//   V operator()(V raw, Pair const& p) const      p.i, p.j positions; p.at the place; p.distance() = i + (M-N) - j; p.load(view) an operand of the pair
+// optional: factor(place)   the stage is multiplication by this number; leading factors are folded into the queries
+//           table()         a view [B|1, H|1, N|1, M|1] that p.load() reads
+//           views(sizes, f) calls f(name, shape, wanted shape) for every view held, for the check at the door
+//           masks           static bool: true if a score may be -inf, which means masked
+namespace detail {
+struct probe_pair {
+    place at;
+    extent_t i = 0, j = 0;
+    extent_t distance() const { return i + at.shift() - j; }
+    template <class View>
+    auto load(View const& view) const {
+        return static_cast<double>(*view.data_handle());
+    }
+};
+} // namespace detail
+template <class S>
+concept Score = Policy<S> && requires(S const s, double raw, detail::probe_pair const p) {
+    { s(raw, p) } -> std::convertible_to<double>;
+};
+template <class S>
+concept Factor = requires(S const s, place const at) {
+    { s.factor(at) } -> std::convertible_to<double>;
+};
+template <class S>
+concept Tabled = requires(S const s) { s.table(); };
+
+// Pattern: which pairs exist. keep is the definition, classify the speed; both must agree.
+//   keep(place, i, j)           i, j scalars (bool) or lanes (a mask)
+//   classify(place, rows, cols) -> tile
+// optional: hull(place, rows) -> range    keys outside are kept by no row of `rows`
+//           pack(place, rows, cols, words) bit i - rows.begin of words[j - cols.begin] = keep(i, j); for rules that are data
+template <class P>
+concept Pattern = Policy<P> && requires(P const p, place const at, extent_t i, range r) {
+    { p.keep(at, i, i) } -> std::convertible_to<bool>;
+    { p.classify(at, r, r) } -> std::same_as<tile>;
+};
+template <class P>
+concept PackedPattern = Pattern<P> && requires(P const p, place const at, range r, std::uint64_t* words) { p.pack(at, r, r, words); };
+
+// Normalizer: the state of a row is a monoid. V is lanes of rows.
+//   start<V>(place)           the state before the first key (a sink is counted here)
+//   empty<V>()                the neutral element
+//   raise(row, peak)          the greatest score of a tile arrives: returns the factor for what was accumulated
+//   weight(row, score)        score -> weight
+//   settle(row, sum)          adds the tile's sum of weights
+//   close(row)                final factor of the accumulated values
+//   unit                      scores reach raise and weight multiplied by this number
+template <class N, class V = double>
+concept Normalizer = Policy<N> && requires(N const n, typename N::template row<V> r, typename N::template row<V> const c, place const at, V x) {
+    { n.template start<V>(at) } -> std::same_as<typename N::template row<V>>;
+    { n.template empty<V>() } -> std::same_as<typename N::template row<V>>;
+    { n.raise(r, x) } -> std::same_as<V>;
+    { n.weight(c, x) } -> std::same_as<V>;
+    { n.settle(r, x) };
+    { n.close(c) } -> std::same_as<V>;
+    { N::unit } -> std::convertible_to<double>;
+};
+// merge(a, b, factor_a, factor_b): the state of both parts, and the factors of their accumulated values
+template <class N, class V = double>
+concept MergeableNormalizer = Normalizer<N, V> && requires(N const n, typename N::template row<V> const a, V& f) {
+    { n.merge(a, a, f, f) } -> std::same_as<typename N::template row<V>>;
+    { n.log_sum_exp(a) } -> std::same_as<V>;
+};
+
+// Contraction and mix: step(acc, a, b) = reduce(acc, combine(a, b)), zero() its neutral element.
+template <class R, class V = double>
+concept Ring = Policy<R> && requires(V a) {
+    { R::template zero<V>() } -> std::same_as<V>;
+    { R::step(a, a, a) } -> std::same_as<V>;
+    { R::reduce(a, a) } -> std::same_as<V>;
+};
+
+} // namespace heed

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Patterns with one number per batch entry (int32 views {B or 1, 1, 1, 1}):
+//   key_lengths  j < n_b: keys beyond are padding or unused cache slots, and never reach a product of a full tile
+//   prefix       j < p_b, or j <= i + (M - N): a prefix that every row sees, causal after it
+#pragma once
+
+#include <heed/policy/pattern/band.hpp>
+#include <heed/view/tensor_view.hpp>
+
+namespace heed {
+
+namespace detail {
+HEED_HD extent_t batch_entry(tensor_view<std::int32_t const> const& v, place const& at) { return v(v.extent(0) == 1 ? 0 : at.batch, 0, 0, 0); }
+} // namespace detail
+
+struct key_lengths {
+    tensor_view<std::int32_t const> lengths;
+
+    template <class I>
+    HEED_HD auto keep(place const& at, I, I j) const {
+        return j < limit<I>(detail::batch_entry(lengths, at));
+    }
+    HEED_HD tile classify(place const& at, range, range cols) const {
+        extent_t const n = detail::batch_entry(lengths, at);
+        return cols.begin >= n ? tile::skip : cols.end <= n ? tile::full : tile::partial;
+    }
+    HEED_HD range hull(place const& at, range) const { return {0, detail::batch_entry(lengths, at)}; }
+    template <class F>
+    constexpr void views(call_sizes const& n, F&& f) const {
+        f("key lengths", lengths.shape(), shape{n.batch, 1, 1, 1});
+    }
+};
+
+struct prefix {
+    tensor_view<std::int32_t const> lengths;
+
+    template <class I>
+    HEED_HD auto keep(place const& at, I i, I j) const {
+        return (j < limit<I>(detail::batch_entry(lengths, at))) | (j <= i + limit<I>(at.shift()));
+    }
+    HEED_HD tile classify(place const& at, range rows, range cols) const {
+        extent_t const n = detail::batch_entry(lengths, at);
+        tile const causal = causal_bottom_right::band(at).classify(rows, cols);
+        if (cols.end <= n || causal == tile::full) { return tile::full; }
+        return cols.begin >= n ? causal : tile::partial;
+    }
+    HEED_HD range hull(place const& at, range rows) const {
+        extent_t const n = detail::batch_entry(lengths, at), c = rows.end + at.shift();
+        return {0, n > c ? n : c};
+    }
+    template <class F>
+    constexpr void views(call_sizes const& n, F&& f) const {
+        f("prefix lengths", lengths.shape(), shape{n.batch, 1, 1, 1});
+    }
+};
+
+} // namespace heed

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Additive terms of a score.
+//   bias            s <- s + b[b, h, i, j]; any extent of b may be 1 (broadcast). -inf means masked; NaN and +inf spread to their row.
+//   alibi           s <- s - m_h |i + (M-N) - j|   (Press et al., arXiv:2108.12409; with a causal mask the sign of the distance is fixed)
+//   relative_bias   s <- s + t[h, clamp(j - i - (M-N), -left, E-1-left) + left], E entries per head on the sequence axis of t
+//   forgetting      s <- s + c_i - c_j with c the running sum of log forget gates (forgetting transformer, arXiv:2503.02130); c [B, H, N, 1], N = M
+#pragma once
+
+#include <heed/kernel/math.hpp>
+#include <heed/policy/place.hpp>
+#include <heed/view/tensor_view.hpp>
+
+namespace heed {
+
+template <class T>
+struct bias {
+    tensor_view<T const> b; // [B|1, H|1, N|1, M|1]
+    static constexpr bool masks = true;
+
+    HEED_HD constexpr tensor_view<T const> table() const { return b; }
+    template <class V, class Pair>
+    HEED_HD V operator()(V raw, Pair const& p) const {
+        return raw + V(p.load(b));
+    }
+    template <class F>
+    constexpr void views(call_sizes const& n, F&& f) const {
+        f("bias", b.shape(), shape{n.batch, n.head, n.queries, n.keys});
+    }
+};
+template <class T>
+bias(tensor_view<T>) -> bias<std::remove_const_t<T>>;
+
+template <class T>
+struct alibi {
+    tensor_view<T const> slopes; // per head
+    template <class V, class Pair>
+    HEED_HD V operator()(V raw, Pair const& p) const {
+        using math::abs;
+        using math::fma;
+        T const slope = slopes(0, slopes.extent(1) == 1 ? 0 : p.at.head, 0, 0);
+        return fma(V(-slope), abs(to_value<V>(p.distance())), raw);
+    }
+    template <class F>
+    constexpr void views(call_sizes const& n, F&& f) const {
+        f("alibi slopes", slopes.shape(), shape{1, n.head, 1, 1});
+    }
+};
+template <class T>
+alibi(tensor_view<T>) -> alibi<std::remove_const_t<T>>;
+
+template <class T>
+struct relative_bias {
+    tensor_view<T const> t; // [1, H|1, E, 1]
+    extent_t left;
+    static constexpr bool masks = true;
+
+    // A table over pairs whose elements are computed: the distance picks the entry.
+    struct by_distance {
+        tensor_view<T const> t;
+        extent_t left;
+        HEED_HD T operator()(place const& at, extent_t i, extent_t j) const {
+            extent_t const last = t.extent(2) - 1;
+            extent_t const e = j - i - at.shift() + left;
+            return t(0, t.extent(1) == 1 ? 0 : at.head, e < 0 ? 0 : e > last ? last : e, 0);
+        }
+    };
+    HEED_HD constexpr by_distance table() const { return {t, left}; }
+    template <class V, class Pair>
+    HEED_HD V operator()(V raw, Pair const& p) const {
+        return raw + V(p.load(table()));
+    }
+    template <class F>
+    constexpr void views(call_sizes const& n, F&& f) const {
+        f("relative bias", t.shape(), shape{1, n.head, t.extent(2) > 0 ? t.extent(2) : 1, 1});
+    }
+};
+template <class T>
+relative_bias(tensor_view<T>, extent_t) -> relative_bias<std::remove_const_t<T>>;
+
+template <class T>
+struct forgetting {
+    tensor_view<T const> c; // [B, H, N, 1]
+
+    struct difference {
+        tensor_view<T const> c;
+        HEED_HD T operator()(place const& at, extent_t i, extent_t j) const { return c(at.batch, at.head, i + at.shift(), 0) - c(at.batch, at.head, j, 0); }
+    };
+    HEED_HD constexpr difference table() const { return {c}; }
+    template <class V, class Pair>
+    HEED_HD V operator()(V raw, Pair const& p) const {
+        return raw + V(p.load(table()));
+    }
+    template <class F>
+    constexpr void views(call_sizes const& n, F&& f) const {
+        f("cumulative gates", c.shape(), shape{n.batch, n.head, n.keys, 1});
+    }
+};
+template <class T>
+forgetting(tensor_view<T>) -> forgetting<std::remove_const_t<T>>;
+
+namespace detail {
+
+// Element (i, j) of a table, whatever its form; extents of 1 broadcast.
+template <class T>
+HEED_HD std::remove_const_t<T> table_element(tensor_view<T> const& t, place const& at, extent_t i, extent_t j) {
+    return t(t.extent(0) == 1 ? 0 : at.batch, t.extent(1) == 1 ? 0 : at.head, t.extent(2) == 1 ? 0 : i, t.extent(3) == 1 ? 0 : j);
+}
+template <class Computed>
+HEED_HD auto table_element(Computed const& t, place const& at, extent_t i, extent_t j) {
+    return t(at, i, j);
+}
+
+} // namespace detail
+} // namespace heed
