@@ -223,6 +223,21 @@ HEED_INLINE vec<T, A> scale_exponent(vec<T, A> x, vec<T, A> n) {
     }
 }
 
+// Keeps x in a register: g++ otherwise folds a load into each instruction that uses it, and a block of fused multiply-adds
+// then waits for its loads (12 of them want 16 loads instead of 7).
+template <class T, class A>
+HEED_INLINE void pin(vec<T, A>& x) {
+#if defined(__GNUC__) && defined(__x86_64__)
+    if constexpr (A::has(isa::avx512f)) {
+        asm("" : "+v"(x.v.data));
+    } else {
+        asm("" : "+x"(x.v.data));
+    }
+#else
+    (void)x;
+#endif
+}
+
 // Calls f(std::integral_constant<int, 0>) ... f(<N - 1>): the only loop that g++ 12 reliably keeps in registers.
 template <int N, class F>
 HEED_INLINE constexpr void static_for(F&& f) {

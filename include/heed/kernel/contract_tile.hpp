@@ -27,9 +27,13 @@ private:
         static_for<R>([&](auto r) HEED_INLINE_LAMBDA { static_for<W>([&](auto w) HEED_INLINE_LAMBDA { acc[r][w] = Ring::template zero<V>(); }); });
         for (extent_t c = 0; c < width; ++c) {
             V x[W];
-            static_for<W>([&](auto w) HEED_INLINE_LAMBDA { x[w] = V::load(q + c * pitch + w * lanes); });
+            static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
+                x[w] = V::load(q + c * pitch + w * lanes);
+                pin(x[w]);
+            });
             static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
-                V const y(k[r * k_stride + c]);
+                V y(k[r * k_stride + c]);
+                pin(y);
                 static_for<W>([&](auto w) HEED_INLINE_LAMBDA { acc[r][w] = Ring::step(acc[r][w], y, x[w]); });
             });
         }

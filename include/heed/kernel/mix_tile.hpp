@@ -32,9 +32,13 @@ private:
     HEED_INLINE static void sum(Acc& acc, T const* HEED_RESTRICT v, extent_t v_stride, T const* HEED_RESTRICT p, int keys) {
         for (int j = 0; j < keys; ++j) {
             V x[Last - First];
-            static_for<Last - First>([&](auto w) HEED_INLINE_LAMBDA { x[w] = V::load(p + j * pitch + (First + w) * lanes); });
+            static_for<Last - First>([&](auto w) HEED_INLINE_LAMBDA {
+                x[w] = V::load(p + j * pitch + (First + w) * lanes);
+                pin(x[w]);
+            });
             static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
-                V const y(v[j * v_stride + r]);
+                V y(v[j * v_stride + r]);
+                pin(y);
                 static_for<Last - First>([&](auto w) HEED_INLINE_LAMBDA { acc[r][First + w] = Ring::step(acc[r][First + w], y, x[w]); });
             });
         }
