@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+cmake_minimum_required(VERSION 3.25)
 # Compiles CASE twice, good and bad; see CMakeLists.txt.
 set(command ${CMAKE_COMMAND} -E env LC_ALL=C ${COMPILER} -std=c++20 -fsyntax-only -I ${INCLUDE} -isystem ${XSIMD_INCLUDE})
 

@@ -2,6 +2,7 @@
 # Rules of the tree that a compiler does not see: includes point only right or down, xsimd and Eigen come in by one file each, no header outgrows
 # 500 lines, and every source file begins with its licence.
 cmake_minimum_required(VERSION 3.25)
+cmake_path(ABSOLUTE_PATH SOURCE_DIR)
 set(errors "")
 
 # Which folders a folder may include, besides itself, heed/config.hpp and heed/version.hpp. front/ and the headers at the top may include all.

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+cmake_minimum_required(VERSION 3.25)
 # Prints the seconds that -O0 -fsyntax-only takes for a translation unit with one header: the best of three runs.
 file(GLOB headers RELATIVE ${SOURCE_DIR}/include ${SOURCE_DIR}/include/heed/heed.hpp ${SOURCE_DIR}/include/heed/mechanism/*.hpp)
 foreach(header IN LISTS headers)

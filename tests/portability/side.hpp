@@ -24,6 +24,8 @@ struct type_layout {
     std::vector<type_layout> layouts();                                                                                                    \
     std::vector<float> plain_softmax(problem const& p);                                                                                    \
     std::vector<float> composed(problem const& p);                                                                                         \
+    std::size_t vector_bytes(problem const& p);                                                                                            \
+    std::vector<double> many_doors(problem const& p);                                                                                      \
     }
 HEED_TEST_SIDE(side_plain)
 HEED_TEST_SIDE(side_tuned)

@@ -83,6 +83,22 @@ TEST_CASE("the two objects were compiled for different instruction sets") {
     CHECK(heed_test::side_plain::arch() != heed_test::side_tuned::arch());
 }
 
+TEST_CASE("each object runs its own engine") {
+    auto const p = random_problem();
+    CHECK(heed_test::side_plain::vector_bytes(p) == 16);
+    CHECK(heed_test::side_tuned::vector_bytes(p) > 16);
+}
+
+TEST_CASE("every door gives the same in both objects") {
+    auto const p = random_problem();
+    auto const plain = heed_test::side_plain::many_doors(p);
+    auto const tuned = heed_test::side_tuned::many_doors(p);
+    REQUIRE(plain.size() == tuned.size());
+    double largest = 0;
+    for (std::size_t i = 0; i < plain.size(); ++i) { largest = std::max(largest, std::abs(plain[i] - tuned[i])); }
+    CHECK(largest < 1e-12);
+}
+
 TEST_CASE("public types have one layout whatever the architecture flags") {
     auto const plain = heed_test::side_plain::layouts();
     auto const tuned = heed_test::side_tuned::layouts();

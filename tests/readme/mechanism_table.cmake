@@ -13,7 +13,7 @@ foreach(line IN LISTS lines)
   if(NOT line MATCHES "${pattern}")
     message(FATAL_ERROR "cannot read the catalog's line\n${line}")
   endif()
-  string(APPEND table "| ${CMAKE_MATCH_1} | `${CMAKE_MATCH_2}` | `heed::${CMAKE_MATCH_3}` | ${CMAKE_MATCH_4} |\n")
+  string(APPEND table "| ${CMAKE_MATCH_1} | `${CMAKE_MATCH_2}` | `${CMAKE_MATCH_3}` | ${CMAKE_MATCH_4} |\n")
 endforeach()
 
 file(READ ${SOURCE_DIR}/README.md readme)
