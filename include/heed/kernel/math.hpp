@@ -140,13 +140,14 @@ HEED_INLINE vec<T, A> expm1_reduced(vec<T, A> r) {
 template <class T, class A>
 HEED_INLINE vec<T, A> fast_exp2(vec<T, A> x) {
     using V = vec<T, A>;
-    x = max(V(detail::exp_constants<T>::least), x);
+    constexpr T least = detail::exp_constants<T>::least;
+    if constexpr (!A::has(isa::avx512f)) { x = max(V(least), x); } // there the exponent is made by integer arithmetic and must stay in range
     V const n = nearbyint(x);
     V const r = x - n;
     if constexpr (sizeof(T) == 4) {
-        return scale_exponent(detail::polynomial(r, detail::exp2_float), n);
+        return scale_exponent_above(detail::polynomial(r, detail::exp2_float), n, x, least + T(1));
     } else {
-        return scale_exponent(detail::polynomial(r, detail::exp2_double), n);
+        return scale_exponent_above(detail::polynomial(r, detail::exp2_double), n, x, least + T(1));
     }
 }
 
