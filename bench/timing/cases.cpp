@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cases.hpp"
+
+#include "../baselines/eigen.hpp"
+#include "../baselines/unfused.hpp"
+#include "limit.hpp"
+#include "pair_count.hpp"
+#include "prepared_run.hpp"
+#include "row_check.hpp"
+#include "team.hpp"
+
+#include <algorithm>
+#include <iterator>
+#include <set>
+#include <type_traits>
+
+namespace heed::bench {
+
+namespace {
+
+template <class T>
+prepared_run prepare_eigen(problem const& p, operands<T> const& o, operand_store& store) {
+    return {"Eigen: two products and a softmax of rows",
+            [p, o, &store, bytes = eigen_scratch_bytes<T>(p)] { eigen_attention<T>(p, o, store.scratch(bytes)); }};
+}
+
+template <class T>
+prepared_run prepare_unfused(problem const& p, operands<T> const& o, operand_store& store) {
+    return {"unfused: all scores of a head written out, " + unfused_tile<T>(),
+            [p, o, &store, bytes = unfused_scratch_bytes<T>(p)] { unfused_attention<T>(p, o, store.scratch(bytes)); }};
+}
+
+bool is_plain(problem const& p) { return p.bias == bias_kind::none && p.softcap == 0 && !p.alibi; }
+
+template <class T>
+prepared_run prepare(problem const& p, operands<T> const& o, operand_store& store) {
+    if (p.backend == "eigen") { return prepare_eigen(p, o, store); }
+    if (p.backend == "unfused") { return prepare_unfused(p, o, store); }
+    if (p.backend == "reference") { return softmax_reference(p, o, store); }
+    if constexpr (std::is_same_v<T, float>) {
+        if (p.isa == "avx2") { return softmax_avx2(p, o, store); }
+        if (!is_plain(p)) { return softmax_scored(p, o, store); }
+    }
+    return softmax_plain(p, o, store);
+}
+
+template <class T>
+timed_case case_of(problem const& p, std::shared_ptr<operand_store> const& store) {
+    timed_case c;
+    c.name = name_of(p);
+    c.threads = p.threads;
+    c.flops = flops(p);
+    c.bytes = bytes(p);
+    c.limit = limit_name("fma_" + std::string(text_of(p.dtype)), p.threads, p.isa);
+    auto const prepared = std::make_shared<prepared_run>();
+    c.prepare = [=] {
+        auto const o = store->of<T>(p);
+        *prepared = prepare<T>(p, o, *store);
+        poison(p, o);
+        return prepared->engine;
+    };
+    c.run = [=] { prepared->run(); };
+    c.verify = [=] { return check_rows(p, store->of<T>(p), store->seed()); };
+    return c;
+}
+
+// Why heed's own engines cannot run a problem here; empty when they can.
+std::string missing_engine(problem const& p) {
+    bool const triangle = p.mask == mask_kind::full || p.mask == mask_kind::causal;
+    int const stages = (p.bias != bias_kind::none) + (p.softcap != 0) + p.alibi;
+    if (p.isa == "avx2") {
+        if (!has_softmax_avx2()) { return "this build has no AVX2 kernels beside its own"; }
+        if (p.dtype != element::f32 || !triangle || stages != 0) { return "isa=avx2 is compiled for f32, mask=full and mask=causal alone"; }
+        return {};
+    }
+    if (!p.isa.empty()) { return "this build has no kernels for isa=" + p.isa; }
+    if (stages == 0) { return {}; }
+    if (p.backend == "reference") { return "the reference engine is compiled without bias, softcap and alibi here"; }
+    if (p.dtype != element::f32) { return "bias, softcap and alibi are compiled for f32 here"; }
+    if (stages > 1) { return "bias, softcap and alibi are compiled one at a time here"; }
+    if (!triangle) { return "bias, softcap and alibi are compiled with mask=full and mask=causal here"; }
+    return {};
+}
+
+void refuse_what_is_not_compiled(problem const& p) {
+    auto const refuse = [&](std::string const& why) { throw unsupported_error(name_of(p) + ": " + why); };
+    bool const own = p.backend == "cpu" || p.backend == "reference";
+    if (p.mechanism != "softmax") { refuse("heed bench times the mechanism softmax only"); }
+    if (!p.extra.empty()) { refuse("softmax has no setting '" + p.extra.begin()->first + "'"); }
+    if (!p.isa.empty() && p.backend != "cpu") { refuse("isa=" + p.isa + " goes with the cpu backend"); }
+    if (p.threads > 1 && !has_teams()) { refuse("this build has no OpenMP, so one thread only"); }
+    if (p.threads > 1 && p.backend == "reference") { refuse("the reference engine runs on one thread"); }
+    if (auto const why = missing_engine(p); own && !why.empty()) { refuse(why); }
+}
+
+} // namespace
+
+timed_case case_for(problem const& p, std::shared_ptr<operand_store> const& store) {
+    refuse_what_is_not_compiled(p);
+    store->reserve(p);
+    return p.dtype == element::f32 ? case_of<float>(p, store) : case_of<double>(p, store);
+}
+
+case_group group_of(std::string title, std::vector<problem> const& problems, std::shared_ptr<operand_store> const& store,
+                    std::vector<std::string>* skipped) {
+    case_group group{std::move(title), {}};
+    std::set<std::string> seen;
+    std::vector<timed_case> limits;
+    for (auto const& p : problems) {
+        if (!seen.insert(name_of(p)).second) continue;
+        try {
+            group.cases.push_back(case_for(p, store));
+        } catch (unsupported_error const& e) {
+            if (skipped == nullptr) throw;
+            skipped->push_back(e.what());
+            continue;
+        }
+        auto const fma = "fma_" + std::string(text_of(p.dtype));
+        if (seen.insert(limit_name(fma, p.threads, p.isa)).second) limits.push_back(limit_case(fma, p.threads, p.isa));
+        if (seen.insert(limit_name("read", p.threads)).second) limits.push_back(limit_case("read", p.threads));
+    }
+    std::move(limits.begin(), limits.end(), std::back_inserter(group.cases));
+    return group;
+}
+
+} // namespace heed::bench

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "gates.hpp"
+
+#include "limit.hpp"
+#include "text_table.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <ostream>
+
+namespace heed::bench {
+
+namespace {
+
+problem square(std::int64_t n, std::int64_t d, mask_kind mask = mask_kind::full) {
+    problem p;
+    p.queries = p.keys = n;
+    p.dim = p.dim_v = d;
+    p.mask = mask;
+    return p;
+}
+
+std::string label(problem const& p) {
+    auto text = "d=" + std::to_string(p.dim) + ", N=" + std::to_string(p.queries);
+    if (p.mask == mask_kind::causal) text += ", causal";
+    if (p.threads != 1) text += ", " + std::to_string(p.threads) + " threads";
+    return text;
+}
+
+class builder {
+public:
+    explicit builder(std::string title) { group_.title = std::move(title); }
+
+    void peak(problem const& p, double gate, double goal) { add({label(p), measure_of::peak, name(p), {}, gate, goal}); }
+    void against(std::string what, measure_of measure, problem const& p, problem const& other, double gate, double goal) {
+        add({std::move(what), measure, name(p), name(other), gate, goal});
+    }
+    gate_group finish() { return std::move(group_); }
+
+private:
+    std::string name(problem const& p) {
+        if (std::find(group_.problems.begin(), group_.problems.end(), p) == group_.problems.end()) group_.problems.push_back(p);
+        return name_of(p);
+    }
+    void add(gate g) { group_.gates.push_back(std::move(g)); }
+
+    gate_group group_;
+};
+
+constexpr auto causal = mask_kind::causal;
+
+gate_group one_thread() {
+    builder b("one thread, share of FMA peak");
+    b.peak(square(4096, 128), 0.88, 0.94);
+    b.peak(square(1024, 128), 0.85, 0.90);
+    b.peak(square(4096, 64), 0.85, 0.91);
+    b.peak(square(1024, 64), 0.81, 0.87);
+    return b.finish();
+}
+
+gate_group causal_pairs() {
+    builder b("causal, counted on attended pairs, share of FMA peak");
+    b.peak(square(4096, 128, causal), 0.84, 0.90);
+    b.peak(square(4096, 64, causal), 0.83, 0.90);
+    b.peak(square(1024, 128, causal), 0.74, 0.82);
+    b.peak(square(1024, 64, causal), 0.70, 0.82);
+    return b.finish();
+}
+
+gate_group two_threads() {
+    builder b("two threads, speed-up over that of the FMA loop");
+    for (auto one :
+         {square(4096, 128), square(1024, 128), square(4096, 64), square(1024, 64), square(4096, 128, causal), square(4096, 64, causal)}) {
+        auto two = one;
+        two.threads = 2;
+        b.against(label(two), measure_of::scaling, two, one, 0.97, 0.99);
+    }
+    return b.finish();
+}
+
+gate_group odd_sizes() {
+    builder b("odd sizes, rate over that of the round neighbour");
+    auto const pair = [&](problem const& odd, problem const& round) {
+        b.against(label(odd) + " over " + label(round), measure_of::rate, odd, round, 0.92, 0.96);
+    };
+    for (std::int64_t n : {1024, 4096}) {
+        pair(square(n, 80), square(n, 64));
+        pair(square(n, 96), square(n, 128));
+        pair(square(n, 100), square(n, 128));
+        pair(square(n, 192), square(n, 128));
+        pair(square(n, 256), square(n, 128));
+    }
+    for (std::int64_t d : {64, 128}) {
+        pair(square(1000, d), square(1024, d));
+        pair(square(4095, d), square(4096, d));
+    }
+    return b.finish();
+}
+
+gate_group windows() {
+    builder b("causal window of 256, N = 16k, share of FMA peak");
+    for (auto const& [d, gate, goal] : {std::tuple{128, 0.70, 0.78}, std::tuple{64, 0.62, 0.72}}) {
+        auto p = square(16384, d, mask_kind::window);
+        p.window = 256;
+        b.peak(p, gate, goal);
+    }
+    return b.finish();
+}
+
+gate_group compiled_in() {
+    builder b("scores with more in them, N = 4096, rate over plain");
+    for (std::int64_t d : {128, 64}) {
+        auto const plain = square(4096, d);
+        auto const with = [&](std::string const& what, double gate, auto change) {
+            auto p = plain;
+            change(p);
+            b.against("d=" + std::to_string(d) + ", " + what, measure_of::rate, p, plain, gate, 0.93);
+        };
+        with("bias row", 0.85, [](problem& p) { p.bias = bias_kind::row; });
+        with("bias full", 0.85, [](problem& p) { p.bias = bias_kind::full; });
+        with("softcap", 0.70, [](problem& p) { p.softcap = 30; });
+        with("alibi", 0.85, [](problem& p) { p.alibi = true; });
+    }
+    return b.finish();
+}
+
+gate_group lengths() {
+    builder b("every length against heed's own unfused path, time over its time");
+    for (std::int64_t d : {64, 128})
+        for (std::int64_t n : {1, 2, 4, 7, 8, 16, 32, 64, 100, 128, 200, 256, 300, 512, 1000, 1024, 2048, 4095, 4096, 8192, 16384}) {
+            auto fused = square(n, d);
+            if (n > 4096) fused.heads = fused.kv_heads = 1;
+            auto unfused = fused;
+            unfused.backend = "unfused";
+            b.against(label(fused), measure_of::slowdown, fused, unfused, n < 256 ? 1.10 : 1.05, 1.0);
+        }
+    for (std::int64_t n : {16, 128, 1024, 4096}) {
+        auto const fused = square(n, 64, causal);
+        auto unfused = fused;
+        unfused.backend = "unfused";
+        b.against(label(fused), measure_of::slowdown, fused, unfused, n < 256 ? 1.10 : 1.05, 1.0);
+    }
+    return b.finish();
+}
+
+gate_group eigen() {
+    builder b("N = 4096, one thread, times faster than Eigen");
+    auto const pair = [&](problem const& p, double gate, double goal) {
+        auto other = p;
+        other.backend = "eigen";
+        b.against(label(p), measure_of::speedup, p, other, gate, goal);
+    };
+    pair(square(4096, 128), 1.7, 2.0);
+    pair(square(4096, 64), 2.1, 2.3);
+    pair(square(4096, 128, causal), 3.0, 3.5);
+    pair(square(4096, 64, causal), 3.0, 3.5);
+    return b.finish();
+}
+
+gate_group avx2_build() {
+    builder b("AVX2 build, share of its own FMA peak");
+    for (std::int64_t d : {128, 64}) {
+        auto p = square(4096, d);
+        p.isa = "avx2";
+        b.peak(p, 0.80, 0.88);
+    }
+    return b.finish();
+}
+
+double value_of(gate const& g, row const& own, row const* other, run_record const& record) {
+    switch (g.measure) {
+    case measure_of::peak:
+        return own.median_of("of_peak");
+    case measure_of::rate:
+        return own.median_of("FLOP/s") / other->median_of("FLOP/s");
+    case measure_of::slowdown:
+        return own.median_seconds() / other->median_seconds();
+    case measure_of::speedup:
+        return other->median_seconds() / own.median_seconds();
+    case measure_of::scaling: {
+        auto const limit = [&](std::string const& name) {
+            auto const p = parse_name(name);
+            auto const* const found = record.find(limit_name("fma_" + std::string(text_of(p.dtype)), p.threads, p.isa));
+            return found == nullptr ? std::numeric_limits<double>::quiet_NaN() : found->median_of("FLOP/s");
+        };
+        return other->median_seconds() / own.median_seconds() / (limit(g.row) / limit(g.other));
+    }
+    }
+    return std::numeric_limits<double>::quiet_NaN();
+}
+
+} // namespace
+
+std::vector<gate_group> gate_groups(int cpus) {
+    std::vector<gate_group> groups{one_thread(), causal_pairs()};
+    if (cpus >= 2) groups.push_back(two_threads());
+    for (auto group : {odd_sizes, windows, compiled_in, lengths, eigen, avx2_build}) groups.push_back(group());
+    return groups;
+}
+
+std::vector<gate_result> judge(gate_group const& group, run_record const& record) {
+    std::vector<gate_result> results;
+    for (auto const& g : group.gates) {
+        bool const share = g.measure == measure_of::peak;
+        bool const smaller = g.measure == measure_of::slowdown;
+        auto const text = [&](double value) { return share ? percent_text(value, 1) : ratio_text(value); };
+        gate_result r{group.title, g.what, "-", text(g.gate_at), text(g.goal_at), "not measured"};
+        auto const* const own = record.find(g.row);
+        auto const* const other = g.other.empty() ? own : record.find(g.other);
+        if (own != nullptr && other != nullptr && own->error.empty() && other->error.empty()) {
+            auto const value = value_of(g, *own, other, record);
+            auto const reaches = [&](double bar) { return smaller ? value <= bar : value >= bar; };
+            r.reached = text(value);
+            r.verdict = reaches(g.goal_at) ? "goal" : reaches(g.gate_at) ? "gate" : "below";
+            if (own->unstable() || other->unstable()) r.verdict += ", unstable";
+        }
+        results.push_back(r);
+    }
+    return results;
+}
+
+void print(std::ostream& out, std::vector<gate_result> const& results) {
+    std::string group;
+    text_table table({"<what", "reached", "gate", "goal", "<"});
+    auto const flush = [&] {
+        if (!table.empty()) out << '\n' << group << "\n\n" << table;
+        table = text_table({"<what", "reached", "gate", "goal", "<"});
+    };
+    for (auto const& r : results) {
+        if (r.group != group) flush();
+        group = r.group;
+        table.add({r.what, r.reached, r.gate, r.goal, r.verdict});
+    }
+    flush();
+    auto const count = [&](std::string_view verdict) {
+        return std::count_if(results.begin(), results.end(), [&](gate_result const& r) { return r.verdict.rfind(verdict, 0) == 0; });
+    };
+    out << '\n'
+        << count("goal") << " lines at their goal, " << count("gate") << " at their gate, " << count("below") << " below, "
+        << count("not measured") << " not measured\n";
+}
+
+} // namespace heed::bench

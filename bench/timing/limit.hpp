@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The machine's limits, measured in the same run as everything else: rows limit/<what>/<threads>.
+#pragma once
+
+#include "timed_case.hpp"
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace heed::bench {
+
+// what: fma_f32, fma_f64, add_max, read, and bf16_dot where the build has the instruction. An isa other than the build's
+// own ("avx2") adds the key isa=... Throws unsupported_error for a limit that this build cannot measure.
+timed_case limit_case(std::string_view what, int threads, std::string_view isa = "");
+std::string limit_name(std::string_view what, int threads, std::string_view isa = "");
+std::vector<std::string> limits_here(); // every `what` of this build
+
+// A register-only loop: `work` operations per call and thread.
+struct register_loop {
+    void (*run)(long steps);
+    long steps;
+    double work;
+};
+
+namespace native {
+register_loop fma_f32();
+register_loop fma_f64();
+register_loop add_max();
+register_loop bf16_dot(); // run is null where the build lacks the instruction
+} // namespace native
+
+namespace avx2 {
+register_loop fma_f32(); // run is null where the file was not built for AVX2
+register_loop fma_f64();
+register_loop add_max();
+} // namespace avx2
+
+timed_case read_case(int threads);
+
+} // namespace heed::bench

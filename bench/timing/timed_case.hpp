@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// One row of the benchmark: something to call, what one call costs on paper, and how to tell that its result is right.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace heed::bench {
+
+struct timed_case {
+    std::string name;
+    int threads = 1;
+    double flops = 0, bytes = 0;          // per call
+    std::string limit;                    // the row that is 100 % of this one; empty for a limit itself
+    std::function<std::string()> prepare; // once, before the first call; returns what will run: engine and tile, or words
+    std::function<void()> run;            // the timed call
+    std::function<std::string()> verify;  // a sentence when the result of run() is wrong; may be empty
+};
+
+struct case_group { // measured together, interleaved
+    std::string title;
+    std::vector<timed_case> cases;
+};
+
+} // namespace heed::bench
