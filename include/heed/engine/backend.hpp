@@ -16,15 +16,23 @@ template <class E>
 cpu(E) -> cpu<E, native_arch>;
 
 // Element by element, obvious and slow, for any mechanism: to debug with.
-struct reference {};
+template <class A = native_arch>
+struct reference {
+    using arch_type = A;
+};
+reference() -> reference<native_arch>;
 
 namespace detail {
 template <class B>
 inline constexpr bool is_backend = false;
 template <class E, class A>
 inline constexpr bool is_backend<cpu<E, A>> = true;
-template <>
-inline constexpr bool is_backend<reference> = true;
+template <class A>
+inline constexpr bool is_backend<reference<A>> = true;
+template <class B>
+inline constexpr bool is_cpu = false;
+template <class E, class A>
+inline constexpr bool is_cpu<cpu<E, A>> = true;
 } // namespace detail
 
 } // namespace heed

@@ -17,9 +17,9 @@ template <Pairwise M, class T, class E, class A>
 struct forward_engine_for<M, T, cpu<E, A>> {
     using type = pairwise_forward<M, T, A>;
 };
-template <Pairwise M, class T>
-struct forward_engine_for<M, T, reference> {
-    using type = reference_pairwise_forward<M, T>;
+template <Pairwise M, class T, class A>
+struct forward_engine_for<M, T, reference<A>> {
+    using type = reference_pairwise_forward<M, T, A>;
 };
 
 template <class M, class T, class B>

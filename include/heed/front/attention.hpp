@@ -11,7 +11,7 @@ namespace heed {
 // out_i = attention of q_i over k, v. q (B, H, N, d), k (B, Hkv, M, d), v (B, Hkv, M, dv), out (B, H, N, dv); H a multiple of Hkv.
 // Options in any order: a backend (default: the calling thread), save{lse} or save_log2{lse} ({B, H, N, 1}), which is then returned.
 // Throws shape_error before anything is written. Makes one allocation of plan.workspace_bytes() and frees it.
-template <class M, class Q, class K, class V, class O, class... Options>
+template <class A = native_arch, class M, class Q, class K, class V, class O, class... Options>
 auto forward(M const& mechanism, Q const& q, K const& k, V const& v, O&& out, Options const&... options) {
     static_assert((detail::is_option<Options> && ...), "heed: options of forward are a backend (heed::cpu{...}, heed::reference{}) and heed::save{lse} or heed::save_log2{lse}");
     auto const out_view = as_view(out);
@@ -22,9 +22,9 @@ auto forward(M const& mechanism, Q const& q, K const& k, V const& v, O&& out, Op
                   "heed: q, k, v and out must have the same element type");
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "heed: elements are float or double");
 
-    auto const backend = detail::pick_backend(cpu{}, options...);
+    auto const backend = detail::pick_backend(cpu<serial, A>{}, options...);
     auto const saved = detail::pick_save(options...);
-    auto p = plan<T>(mechanism, as_view(q).shape(), as_view(k).shape(), as_view(v).shape(), backend);
+    auto p = plan<T, A>(mechanism, as_view(q).shape(), as_view(k).shape(), as_view(v).shape(), backend);
     std::size_t const bytes = p.workspace_bytes();
     std::unique_ptr<std::byte[]> const memory(bytes == 0 ? nullptr : new std::byte[bytes]);
     p.run(q, k, v, out_view, std::span<std::byte>(memory.get(), bytes), saved);

@@ -21,11 +21,8 @@ class forward_plan {
     shape q_, k_, v_;
     B backend_;
 
-    static constexpr bool on_cpu = !std::is_same_v<B, reference>;
-    struct generic {
-        using arch_type = native_arch;
-    };
-    using A = typename std::conditional_t<on_cpu, B, generic>::arch_type;
+    static constexpr bool on_cpu = detail::is_cpu<B>;
+    using A = typename B::arch_type;
     using door = detail::door<A>;
 
 public:
@@ -111,7 +108,7 @@ private:
 };
 
 // plan<float>(mechanism, q.shape(), k.shape(), v.shape(), backend)
-template <class T = float, class M, class B = cpu<>>
+template <class T = float, class A = native_arch, class M, class B = cpu<serial, A>>
 forward_plan<M, T, B> plan(M const& mechanism, shape q, shape k, shape v, B const& backend = {}) {
     return {mechanism, q, k, v, backend};
 }

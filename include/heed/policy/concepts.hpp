@@ -32,9 +32,15 @@ struct probe_pair {
 };
 } // namespace detail
 template <class S>
-concept Score = Policy<S> && requires(S const s, double raw, detail::probe_pair const p) {
+concept ScoreStage = Policy<S> && requires(S const s, double raw, detail::probe_pair const p) {
     { s(raw, p) } -> std::convertible_to<double>;
 };
+namespace detail {
+template <class S>
+inline constexpr bool is_score = ScoreStage<S>; // of a chain: every stage
+} // namespace detail
+template <class S>
+concept Score = detail::is_score<S>;
 template <class S>
 concept Factor = requires(S const s, place const at) {
     { s.factor(at) } -> std::convertible_to<double>;

@@ -18,7 +18,7 @@ struct shape_error : std::invalid_argument {
 };
 
 namespace detail {
-template <class Part>
+template <class Arch, class Part>
 HEED_COLD void append(std::string& text, Part const& part) {
     if constexpr (std::is_arithmetic_v<Part>) {
         text += std::to_string(part);
@@ -32,7 +32,7 @@ HEED_COLD void append(std::string& text, Part const& part) {
 template <class Arch = native_arch, class... Parts>
 HEED_COLD std::string sentence(Parts const&... parts) {
     std::string text;
-    (detail::append(text, parts), ...);
+    (detail::append<Arch>(text, parts), ...);
     return text;
 }
 

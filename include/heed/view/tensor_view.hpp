@@ -41,7 +41,7 @@ class ragged_offsets {
     bool wide_ = false;
 
     template <class I>
-    void validate(std::span<I const> starts) {
+    HEED_INLINE void validate(std::span<I const> starts) {
         if (starts.empty()) { HEED_THROW(shape_error("heed: ragged offsets are empty; sequence starts need at least one entry, 0")); }
         if (starts[0] != 0) {
             HEED_THROW(shape_error(sentence("heed: ragged offsets begin with ", static_cast<extent_t>(starts[0]), " at position 0; the first must be 0")));
@@ -60,8 +60,8 @@ class ragged_offsets {
 
 public:
     constexpr ragged_offsets() = default;
-    explicit ragged_offsets(std::span<std::int32_t const> starts) { validate(starts); }
-    explicit ragged_offsets(std::span<std::int64_t const> starts) : wide_(true) { validate(starts); }
+    HEED_INLINE explicit ragged_offsets(std::span<std::int32_t const> starts) { validate(starts); }
+    HEED_INLINE explicit ragged_offsets(std::span<std::int64_t const> starts) : wide_(true) { validate(starts); }
 
     HEED_HD constexpr explicit operator bool() const { return data_ != nullptr; }
     HEED_HD constexpr extent_t count() const { return count_; }     // sequences
@@ -137,7 +137,7 @@ HEED_HD constexpr tensor_view<T> per_row(T* data, extent_t batch, extent_t heads
 
 // Sequences packed along the sequence axis of `packed` (batch 1): batch becomes the number of sequences, seq the longest.
 template <class T>
-tensor_view<T> ragged(tensor_view<T> packed, ragged_offsets starts) {
+HEED_INLINE tensor_view<T> ragged(tensor_view<T> packed, ragged_offsets starts) {
     if (packed.extent(0) != 1) {
         HEED_THROW(shape_error(sentence("heed: a ragged view packs its sequences in batch 1; this one has batch ", packed.extent(0))));
     }

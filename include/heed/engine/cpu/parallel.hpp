@@ -33,7 +33,7 @@ struct serial {
 namespace detail {
 
 template <class E>
-int concurrency_of(E const& e) {
+HEED_INLINE int concurrency_of(E const& e) {
     int n;
     if constexpr (requires { e.concurrency(); }) {
         n = static_cast<int>(e.concurrency());

@@ -27,7 +27,7 @@ struct scalar_pair {
 
 } // namespace detail
 
-template <class M, class T>
+template <class M, class T, class A>
 struct reference_pairwise_forward {
     static constexpr std::string_view name = "reference.pairwise.forward";
 

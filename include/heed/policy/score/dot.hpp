@@ -54,6 +54,8 @@ then(First, Second) -> then<First, Second>;
 
 namespace detail {
 template <class A, class B>
+inline constexpr bool is_score<then<A, B>> = is_score<A> && is_score<B>;
+template <class A, class B>
 inline constexpr int tables_of<then<A, B>> = tables_of<A> + tables_of<B>;
 template <class A, class B>
 inline constexpr bool masks_of<then<A, B>> = masks_of<A> || masks_of<B>;
