@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The mechanism types behind attend(), one function each; their instantiations are spread over softmax_kernels_*.cpp so that no
+// translation unit compiles long. Every function reads those members of the problem that its name speaks of, and scale.
+#pragma once
+
+#include "softmax_problem.hpp"
+
+namespace heed::tool::kernels {
+
+// softmax_kernels_bands.cpp
+template <class T>
+void full(softmax_problem<T> const& p);
+template <class T>
+void causal_top_left(softmax_problem<T> const& p);
+template <class T>
+void causal_bottom_right(softmax_problem<T> const& p);
+template <class T>
+void window(softmax_problem<T> const& p);
+
+// softmax_kernels_data.cpp
+template <class T>
+void prefix(softmax_problem<T> const& p);
+template <class T>
+void key_lengths(softmax_problem<T> const& p);
+template <class T>
+void documents_causal(softmax_problem<T> const& p);
+template <class T>
+void boolean_mask(softmax_problem<T> const& p);
+
+// softmax_kernels_scores.cpp; the scores take their mask as a window
+template <class T>
+void bias_full(softmax_problem<T> const& p);
+template <class T>
+void alibi_window(softmax_problem<T> const& p);
+template <class T>
+void softcap_window(softmax_problem<T> const& p);
+template <class T>
+void forgetting_window(softmax_problem<T> const& p);
+
+// softmax_kernels_general.cpp
+template <class T>
+void sink_window(softmax_problem<T> const& p);
+template <class T>
+void everything(softmax_problem<T> const& p); // no softcap, no gates; every other ingredient, neutral where unused
+template <class T>
+void everything_capped(softmax_problem<T> const& p);
+
+} // namespace heed::tool::kernels
