@@ -6,7 +6,7 @@ foreach(header IN LISTS headers)
   set(best 999999999)
   foreach(run RANGE 1 3)
     string(TIMESTAMP begin "%s%f")
-    execute_process(COMMAND ${COMPILER} -std=c++20 -O0 ${FLAGS} -fsyntax-only -I ${SOURCE_DIR}/include -isystem ${XSIMD_INCLUDE}
+    execute_process(COMMAND ${COMPILER} -std=c++20 -O0 ${FLAGS} -fsyntax-only -I ${SOURCE_DIR}/include -idirafter ${XSIMD_INCLUDE}
                             -include ${header} -x c++ /dev/null
                     COMMAND_ERROR_IS_FATAL ANY)
     string(TIMESTAMP end "%s%f")
