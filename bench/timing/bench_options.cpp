@@ -75,13 +75,8 @@ std::vector<problem> problems_of(bench_options const& o) {
 }
 
 std::vector<problem> quick_problems() {
-    bench_options o;
-    o.heads = "4"; // at one thread the rate does not depend on it
-    o.seq = "1k,4k";
-    o.dim = "64,128";
-    o.set = {"mask=full,causal"};
-    o.backend = "cpu,eigen";
-    return problems_of(o);
+    bench_options const o{.set = {"mask=full,causal"}, .heads = "4", .seq = "1k,4k", .dim = "64,128", .backend = "cpu,eigen"};
+    return problems_of(o); // at one thread the rate does not depend on the heads
 }
 
 std::string repeat_line(bench_options const& o) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "gates.hpp"
 
-#include "limit.hpp"
 #include "text_table.hpp"
 
 #include <algorithm>

@@ -24,12 +24,6 @@ register_loop find(std::string_view what, std::string_view isa) {
 
 } // namespace
 
-std::string limit_name(std::string_view what, int threads, std::string_view isa) {
-    auto name = "limit/" + std::string(what) + '/' + std::to_string(threads);
-    if (!isa.empty()) name += "/isa=" + std::string(isa);
-    return name;
-}
-
 std::vector<std::string> limits_here() {
     std::vector<std::string> names{"fma_f32", "fma_f64", "add_max", "read"};
     if (native::bf16_dot().run != nullptr) names.insert(names.begin() + 2, "bf16_dot");

@@ -71,6 +71,12 @@ std::string name_of(problem const& p) {
 
 bool is_limit(std::string_view name) { return name.substr(0, 6) == "limit/"; }
 
+std::string limit_name(std::string_view what, int threads, std::string_view isa) {
+    auto name = "limit/" + std::string(what) + '/' + std::to_string(threads);
+    if (!isa.empty()) name += "/isa=" + std::string(isa);
+    return name;
+}
+
 problem parse_name(std::string_view name) {
     auto const parts = split(name, '/');
     if (is_limit(name) || parts.size() < 11) throw usage_error("'" + std::string(name) + "' is not the name of a timed problem");

@@ -38,7 +38,10 @@ struct problem {
 // mechanism/verb/dtype/B/H/K/N/M/D/Dv/T, then every setting that is not the default, sorted by key.
 std::string name_of(problem const& p);
 problem parse_name(std::string_view name); // throws usage_error
-bool is_limit(std::string_view name);      // limit/<what>/T
+
+// The rows of the machine's limits: limit/<what>/T, with isa= where it is not the build's own.
+std::string limit_name(std::string_view what, int threads, std::string_view isa = "");
+bool is_limit(std::string_view name);
 
 // Applies the key=value pairs of --set. window=w and documents=n choose their mask unless mask= is there too; a key
 // that is not one of ours lands in extra.

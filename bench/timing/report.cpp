@@ -21,7 +21,7 @@ constexpr char const* style = R"(
   :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #2c3442; --paper: #12161d; --panel: #191f29; --good: #47cd89; --bad: #f97066;
           --c0: #6ea8fe; --c1: #f5b041; --c2: #3fd39b; --c3: #b197fc; --c4: #f783ac; --c5: #94a3b8; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1080px; padding: 40px 32px 64px; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 1240px; padding: 40px 32px 64px; background: var(--paper); color: var(--ink);
        font: 15px/1.55 system-ui, -apple-system, "Segoe UI", "Noto Sans", sans-serif; }
 h1 { font-size: 27px; letter-spacing: -0.01em; margin: 0 0 2px; }
 h2 { font-size: 18px; margin: 44px 0 12px; }
@@ -29,7 +29,7 @@ p, .soft { color: var(--soft); margin: 0 0 12px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
 th { text-align: right; font-weight: 600; color: var(--soft); border-bottom: 2px solid var(--line); padding: 6px 10px; white-space: nowrap; }
-td { text-align: right; border-bottom: 1px solid var(--line); padding: 5px 10px; white-space: nowrap; }
+td { text-align: right; border-bottom: 1px solid var(--line); padding: 4px 9px; white-space: nowrap; }
 th.left, td.left { text-align: left; }
 td.name { text-align: left; font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 12px; }
 tr.limit td { background: var(--panel); color: var(--soft); }
@@ -47,6 +47,8 @@ rect { stroke: none !important; }
 .legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 7px; vertical-align: -1px; }
 .legend .series0 { background: var(--c0); } .legend .series1 { background: var(--c1); } .legend .series2 { background: var(--c2); }
 .legend .series3 { background: var(--c3); } .legend .series4 { background: var(--c4); } .legend .series5 { background: var(--c5); }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 20px; }
+figure { margin: 0; } figcaption { font-size: 13px; font-weight: 600; margin: 0 0 6px 4px; }
 pre { background: var(--panel); border-radius: 10px; padding: 14px 18px; overflow-x: auto; font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 24px; margin: 0; font-size: 14px; } dt { color: var(--soft); } dd { margin: 0; }
 )";
@@ -99,7 +101,8 @@ std::string short_label(problem const& p, std::vector<problem> const& all) {
     plain.backend = "cpu";
     auto const name = split(name_of(plain), '/');
     for (std::size_t i = 11; i < name.size(); ++i) parts.push_back(name[i].rfind("mask=", 0) == 0 ? name[i].substr(5) : name[i]);
-    return parts.empty() ? "N " + std::to_string(p.queries) + ", d " + std::to_string(p.dim) : join(parts, ", ");
+    if (parts.empty()) { parts.push_back("d " + std::to_string(p.dim)); }
+    return join(parts, ", ");
 }
 
 struct measured {
@@ -135,36 +138,33 @@ std::string peak_section(std::vector<measured> const& rows) {
            colours.legend() + bar_plot(bars);
 }
 
+// One small plot per kind of problem, one curve per backend.
 std::string length_section(std::vector<measured> const& rows) {
-    std::map<std::string, curve> by_kind;
-    std::vector<std::string> order;
-    std::vector<problem> all;
-    for (auto const& m : rows) all.push_back(m.what);
-    for (auto& p : all) p.queries = p.keys = 1;
+    std::vector<problem> kinds;
+    std::map<std::string, std::vector<curve>> curves;
     palette colours;
     for (auto const& m : rows) {
-        if (m.what.queries != m.what.keys) continue;
+        if (m.what.queries != m.what.keys) { continue; }
         auto kind = m.what;
         kind.queries = kind.keys = 1;
-        auto const parts = short_label(kind, all);
-        auto const name = shown(m.what.backend) + (parts.rfind("N 1,", 0) == 0 ? "" : ": " + parts);
-        auto const [place, fresh] = by_kind.try_emplace(name);
-        if (fresh) {
-            order.push_back(name);
-            place->second.name = name;
-        }
-        place->second.points.emplace_back(static_cast<double>(m.what.queries), m.numbers->median_seconds());
+        kind.backend = "cpu";
+        if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) { kinds.push_back(kind); }
+        auto& of_kind = curves[name_of(kind)];
+        auto const backend = shown(m.what.backend);
+        auto place = std::find_if(of_kind.begin(), of_kind.end(), [&](curve const& c) { return c.name == backend; });
+        if (place == of_kind.end()) { place = of_kind.insert(place, {backend, {}, colours.of(backend)}); }
+        place->points.emplace_back(static_cast<double>(m.what.queries), m.numbers->median_seconds());
     }
-    std::vector<curve> curves;
-    for (auto const& name : order) {
-        auto& c = by_kind[name];
-        if (c.points.size() < 2) continue;
-        std::sort(c.points.begin(), c.points.end());
-        c.series = colours.of(name);
-        curves.push_back(c);
+    std::string plots;
+    for (auto const& kind : kinds) {
+        auto& of_kind = curves[name_of(kind)];
+        std::erase_if(of_kind, [](curve const& c) { return c.points.size() < 2; });
+        if (of_kind.empty()) { continue; }
+        for (auto& c : of_kind) { std::sort(c.points.begin(), c.points.end()); }
+        plots += "<figure><figcaption>" + escape(short_label(kind, kinds)) + "</figcaption>\n" + time_plot(of_kind) + "</figure>\n";
     }
-    if (curves.empty()) return {};
-    return "<h2>Time over sequence length</h2>\n" + colours.legend() + time_plot(curves);
+    if (plots.empty()) { return {}; }
+    return "<h2>Time over sequence length</h2>\n" + colours.legend() + "<div class=\"plots\">\n" + plots + "</div>\n";
 }
 
 std::string results_section(run_record const& record) {

@@ -31,7 +31,7 @@ prepared_run planned(Mechanism const& mechanism, problem const& p, operands<T> c
     tensor_view<T> const out(o.out, {p.batch, p.heads, p.queries, p.dim_v});
     auto plan = heed::plan<T>(mechanism, q.shape(), k.shape(), v.shape(), backend);
     auto engine = std::string(plan.engine());
-    if constexpr (!std::is_same_v<Backend, reference>) {
+    if (plan.tile_queries() > 1) {
         engine += std::string(" on ") + arch_name<native_arch>() + ", tiles of " + std::to_string(plan.tile_queries()) + " queries x " +
                   std::to_string(plan.tile_keys()) + " keys";
     }

@@ -90,7 +90,7 @@ std::string bar_plot(std::vector<bar> const& bars) {
 }
 
 std::string time_plot(std::vector<curve> const& curves) {
-    double const width = 960, height = 430, left = 76, right = 24, top = 14, bottom = 48;
+    double const width = 600, height = 380, left = 68, right = 22, top = 12, bottom = 46;
     auto const infinity = std::numeric_limits<double>::infinity();
     double x_low = infinity, x_high = 0, y_low = infinity, y_high = 0;
     for (auto const& curve : curves)
