@@ -155,7 +155,7 @@ demo() {
     step "running the examples"
     run_examples
 
-    step "benchmark: heed and Eigen, the same shapes in turn (about a minute)"
+    step "benchmark: heed and Eigen, the same shapes in turn (up to a minute)"
     benchmark "$work"
 
     printf '\n%s== heed on this machine%s\n' "$bold" "$plain"
