@@ -45,14 +45,14 @@ public:
     // How many items run at once.
     int slots() const {
         if constexpr (on_cpu) {
-            extent_t const items = engine_type::items(q_);
+            extent_t const items = division().items;
             int const most = detail::concurrency_of(backend_.executor);
             return items < 1 ? 1 : items < most ? static_cast<int>(items) : most;
         }
         return 1;
     }
     std::size_t workspace_bytes() const {
-        if constexpr (on_cpu) { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(q_, v_); }
+        if constexpr (on_cpu) { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(q_, v_, division()); }
         return 0;
     }
 
@@ -70,7 +70,7 @@ public:
         check(problem, detail::is_save<Save>, workspace.size());
         if (q_.batch * q_.head * q_.seq == 0) { return; }
         if constexpr (on_cpu) {
-            engine_type::run(mechanism_, problem, backend_.executor, slots(), workspace.data());
+            engine_type::run(mechanism_, problem, backend_.executor, division(), slots(), workspace.data());
         } else {
             engine_type::run(mechanism_, problem);
         }
@@ -87,6 +87,7 @@ public:
     }
 
 private:
+    auto division() const { return engine_type::divide(q_, detail::concurrency_of(backend_.executor)); }
     void check(pairwise_problem<T> const& x, bool with_lse, std::size_t workspace) const {
         using detail::argument;
         argument args[detail::pairwise_arguments] = {argument::of("q", x.q), argument::of("k", x.k), argument::of("v", x.v), argument::of("out", x.out),

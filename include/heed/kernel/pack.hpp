@@ -82,13 +82,15 @@ HEED_INLINE void scale_in_place(T* dst, extent_t n, T by) {
 
 // True if every element of the row is finite.
 template <class A, class T>
-HEED_INLINE bool row_finite(T const* row, extent_t n) {
+HEED_INLINE bool row_finite(T const* row, extent_t feature_stride, extent_t n) {
     using V = vec<T, A>;
     V sum(0);
     extent_t c = 0;
-    for (; c + V::lanes <= n; c += V::lanes) { sum = fma(V::load(row + c), V(0), sum); }
+    if (feature_stride == 1) {
+        for (; c + V::lanes <= n; c += V::lanes) { sum = fma(V::load(row + c), V(0), sum); }
+    }
     T rest(0);
-    for (; c < n; ++c) { rest += row[c] * T(0); }
+    for (; c < n; ++c) { rest += row[c * feature_stride] * T(0); }
     return all(sum == V(0)) && rest == T(0);
 }
 

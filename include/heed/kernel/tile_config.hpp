@@ -12,6 +12,7 @@ struct tile_config {
     int rows = 8;    // broadcast operands of a register block
     int vecs = 3;    // vectors of queries of a register block
     int keys = 128;  // keys of a tile; tile boundaries are its multiples, so that results do not depend on where a walk begins
+    int tiles = 4;   // query tiles that share a walk over the keys: each key tile comes from the outer caches once, values are packed once
     int group = 8;   // keys judged together when a pattern's edge crosses a tile
     friend constexpr bool operator==(tile_config const&, tile_config const&) = default;
 };

@@ -72,130 +72,179 @@ struct pairwise_forward {
 
     // One thread's memory.
     struct slot {
-        T *q, *o, *s, *peak, *factor, *k, *v;
+        T *s, *peak, *factor, *k, *v;
         T* table[tables == 0 ? 1 : tables];
-        row_type* state;
         std::uint64_t *words, *kept;
         segment *cut, *plain;
+        struct {
+            T *q, *o; // [d][pitch], [dv][pitch]
+            row_type* state;
+        } tile[C.tiles];
 
-        slot(arena& a, extent_t d, extent_t dv) {
-            q = a.template take<T>(d * pitch);
-            o = a.template take<T>(dv * pitch);
+        slot(arena& a, extent_t d, extent_t dv, int group) {
             s = a.template take<T>(C.keys * pitch);
             for (T*& t : table) { t = tables == 0 ? nullptr : a.template take<T>(C.keys * pitch); }
             peak = a.template take<T>(pitch);
             factor = a.template take<T>(pitch);
-            k = a.template take<T>(C.keys * d); // used when features are strided
+            k = a.template take<T>(C.keys * d);
             v = a.template take<T>(C.keys * dv);
-            state = a.template take<row_type>(C.vecs);
-            words = a.template take<std::uint64_t>(C.keys);
+            words = a.template take<std::uint64_t>(packed_pattern ? C.keys : 0);
             kept = a.template take<std::uint64_t>(C.keys);
             cut = a.template take<segment>(max_segments);
             plain = a.template take<segment>(max_segments);
+            for (int g = 0; g < group; ++g) {
+                tile[g].q = a.template take<T>(d * pitch);
+                tile[g].o = a.template take<T>(dv * pitch);
+                tile[g].state = a.template take<row_type>(C.vecs);
+            }
         }
     };
 
-    static std::size_t slot_bytes(shape q, shape v) {
+    // How a call is cut into items: `group` neighbouring query tiles each. Grouping changes who computes a tile, not its bits.
+    struct division {
+        extent_t tiles, groups;
+        int group;
+        extent_t items;
+    };
+    static division divide(shape q, int concurrency) {
+        extent_t const tiles = (q.seq + pitch - 1) / pitch, all = tiles * q.batch * q.head;
+        extent_t const fair = all / (3 * extent_t(concurrency)); // at least three items a thread before tiles are grouped
+        int const group = static_cast<int>(fair < 1 ? 1 : fair < C.tiles ? fair : tiles < C.tiles ? (tiles < 1 ? 1 : tiles) : C.tiles);
+        extent_t const groups = (tiles + group - 1) / group;
+        return {tiles, groups, group, groups * q.batch * q.head};
+    }
+    static std::size_t slot_bytes(shape q, shape v, division const& by) {
         arena count(nullptr);
-        slot(count, q.feature, v.feature);
+        slot(count, q.feature, v.feature, by.group);
         return count.bytes();
     }
-    static extent_t items(shape q) { return q.batch * q.head * ((q.seq + pitch - 1) / pitch); }
 
     template <class E>
-    static void run(M const& m, pairwise_problem<T> const& x, E& executor, int slots, std::byte* workspace) {
+    static void run(M const& m, pairwise_problem<T> const& x, E& executor, division const& by, int slots, std::byte* workspace) {
         shape const q = x.q.shape();
-        std::size_t const bytes = slot_bytes(q, x.v.shape());
-        extent_t const tiles = (q.seq + pitch - 1) / pitch;
+        std::size_t const bytes = slot_bytes(q, x.v.shape(), by);
         std::byte* const base = aligned(workspace);
-        detail::for_each_item<A>(executor, slots, items(q), [&](extent_t item, int s) noexcept {
+        detail::for_each_item<A>(executor, slots, by.items, [&](extent_t item, int s) noexcept {
             arena memory(base + static_cast<std::size_t>(s) * bytes);
-            slot mine(memory, q.feature, x.v.extent(3));
-            extent_t const t = tiles - 1 - item % tiles; // the heavy rows of a triangle first
-            place const at = x.at(item / tiles / q.head, item / tiles % q.head);
-            range const rows{t * pitch, at.queries < (t + 1) * pitch ? at.queries : (t + 1) * pitch};
-            if (rows.size() > 0) { tile_of_queries(m, x, at, rows, mine); }
+            slot mine(memory, q.feature, x.v.extent(3), by.group);
+            extent_t const g = by.groups - 1 - item % by.groups; // the heavy rows of a triangle first
+            place const at = x.at(item / by.groups / q.head, item / by.groups % q.head);
+            range const rows = intersect({0, at.queries}, {g * by.group * pitch, (g + 1) * by.group * pitch});
+            if (rows.size() > 0) { group_of_queries({m, x, at, mine}, rows); }
         });
     }
 
 private:
-    struct cursor {
+    // What does not change during an item.
+    struct context {
         M const& m;
         pairwise_problem<T> const& x;
         place const& at;
+        slot& mem;
+
+        extent_t width() const { return at.width; }          // d
+        extent_t out_width() const { return x.v.extent(3); } // dv
+        T const* value_row(extent_t j) const { return x.v.row(at.batch, at.kv_head, j); }
+    };
+    // One query tile of the group.
+    struct cursor : context {
         range rows;
         int vecs; // vectors of queries in use
-        slot& mem;
+        T *q, *o;
+        row_type* state;
+    };
+    // One key tile, shared by the group.
+    struct key_tile {
+        range cols;
+        T const *k, *v;
+        extent_t k_stride, v_stride;
     };
 
-    static void tile_of_queries(M const& m, pairwise_problem<T> const& x, place const& at, range rows, slot& mem) {
-        extent_t const d = at.width, dv = x.v.extent(3), n = rows.size();
-        int const vecs = static_cast<int>((n + lanes - 1) / lanes);
-        cursor const here{m, x, at, rows, vecs, mem};
+    static void group_of_queries(context const& c, range rows) {
+        cursor tiles[C.tiles] = {{c, {}, 0, nullptr, nullptr, nullptr}, {c, {}, 0, nullptr, nullptr, nullptr}, {c, {}, 0, nullptr, nullptr, nullptr}, {c, {}, 0, nullptr, nullptr, nullptr}};
+        int const count = static_cast<int>((rows.size() + pitch - 1) / pitch);
+        for (int g = 0; g < count; ++g) {
+            cursor& h = tiles[g];
+            h.rows = intersect(rows, {rows.begin + g * pitch, rows.begin + (g + 1) * pitch});
+            h.vecs = static_cast<int>((h.rows.size() + lanes - 1) / lanes);
+            h.q = c.mem.tile[g].q;
+            h.o = c.mem.tile[g].o;
+            h.state = c.mem.tile[g].state;
+            begin(h);
+        }
+        range const hull = detail::hull_of(c.m.pattern, c.at, rows);
+        for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
+            key_tile keys{intersect(hull, {t, t + C.keys}), nullptr, nullptr, 0, 0};
+            bool fresh = true; // in no near cache yet
+            for (int g = 0; g < count; ++g) {
+                int const segments = cut(tiles[g], keys.cols);
+                if (segments == 0) { continue; }
+                if (fresh) { load_keys(c, keys); }
+                tile_of_pairs(tiles[g], keys, segments, fresh);
+                fresh = false;
+            }
+        }
+        for (int g = 0; g < count; ++g) { finish(tiles[g]); }
+    }
 
-        // q [d][pitch], leading factors and the normalizer's unit folded in
-        pack_transposed<A>(x.q.row(at.batch, at.head, rows.begin), x.q.stride(2), x.q.stride(3), n, d, mem.q, pitch, extent_t(vecs) * lanes);
-        double const unit = linear ? normalizer_type::unit : 1.0;
-        double const lead = detail::leading_factor(m.score, at) * unit;
-        if (lead != 1.0) { scale_in_place<A>(mem.q, d * pitch, static_cast<T>(lead)); }
-        std::memset(mem.o, 0, static_cast<std::size_t>(dv * pitch) * sizeof(T)); // o [dv][pitch]
-        for (int w = 0; w < C.vecs; ++w) { mem.state[w] = m.normalizer.template start<V>(at); }
+    // Queries packed with the chain's leading factors and the normalizer's unit folded in; sums and states empty.
+    static void begin(cursor const& h) {
+        extent_t const d = h.width();
+        pack_transposed<A>(h.x.q.row(h.at.batch, h.at.head, h.rows.begin), h.x.q.stride(2), h.x.q.stride(3), h.rows.size(), d, h.q, pitch, extent_t(h.vecs) * lanes);
+        double const lead = detail::leading_factor(h.m.score, h.at) * (linear ? normalizer_type::unit : 1.0);
+        if (lead != 1.0) { scale_in_place<A>(h.q, d * pitch, static_cast<T>(lead)); }
+        std::memset(h.o, 0, static_cast<std::size_t>(h.out_width() * pitch) * sizeof(T));
+        for (int w = 0; w < C.vecs; ++w) { h.state[w] = h.m.normalizer.template start<V>(h.at); }
+    }
 
-        range const hull = detail::hull_of(m.pattern, at, rows);
-        for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) { tile_of_keys(here, intersect(hull, {t, t + C.keys})); }
-        finish(here);
+    // Keys and values are read where they lie, unless their features are strided.
+    static void load_keys(context const& c, key_tile& t) {
+        extent_t const d = c.width(), dv = c.out_width(), n = t.cols.size();
+        auto const &k = c.x.k, &v = c.x.v;
+        t.k = k.row(c.at.batch, c.at.kv_head, t.cols.begin);
+        t.k_stride = k.stride(2);
+        if (k.stride(3) != 1 && d > 1) {
+            pack_rows<A>(t.k, t.k_stride, k.stride(3), n, d, c.mem.k);
+            t.k = c.mem.k, t.k_stride = d;
+        }
+        t.v = c.value_row(t.cols.begin);
+        t.v_stride = v.stride(2);
+        if (v.stride(3) != 1 && dv > 1) {
+            pack_rows<A>(t.v, t.v_stride, v.stride(3), n, dv, c.mem.v);
+            t.v = c.mem.v, t.v_stride = dv;
+        }
     }
 
     // cols never crosses a multiple of C.keys.
-    static void tile_of_keys(cursor const& h, range cols) {
+    static void tile_of_pairs(cursor const& h, key_tile const& t, int count, bool fresh) {
         slot& mem = h.mem;
-        int const count = cut(h, cols);
-        if (count == 0) { return; }
-
-        // keys and values as the kernels want them: contiguous features
-        extent_t const d = h.at.width, dv = h.x.v.extent(3);
-        T const* k = h.x.k.row(h.at.batch, h.at.kv_head, cols.begin);
-        extent_t k_stride = h.x.k.stride(2);
-        if (h.x.k.stride(3) != 1 && d > 1) {
-            pack_rows<A>(k, k_stride, h.x.k.stride(3), cols.size(), d, mem.k);
-            k = mem.k, k_stride = d;
-        }
-        T const* v = h.x.v.row(h.at.batch, h.at.kv_head, cols.begin);
-        extent_t v_stride = h.x.v.stride(2);
-        if (h.x.v.stride(3) != 1 && dv > 1) {
-            pack_rows<A>(v, v_stride, h.x.v.stride(3), cols.size(), dv, mem.v);
-            v = mem.v, v_stride = dv;
-        }
-        if constexpr (tables > 0) { stage_tables(h, cols); }
+        extent_t const d = h.width(), dv = h.out_width();
+        if constexpr (tables > 0) { stage_tables(h, t.cols); }
 
         for (int w = 0; w < h.vecs; ++w) { (-math::inf<V>()).store(mem.peak + w * lanes); }
+        bool may_mask = detail::masks_of<score_type>;
         for (int g = 0; g < count; ++g) {
-            segment const t = mem.cut[g];
-            bool const as_is = linear && !t.masked;
-            contract::run(k + t.begin * k_stride, k_stride, t.end - t.begin, mem.q, d, mem.s + t.begin * pitch, as_is ? mem.peak : mem.factor, t.first, t.last);
-            if (!as_is) { bend(h, cols, t); }
+            segment const part = mem.cut[g];
+            bool const as_is = linear && !part.masked;
+            typename contract::rows const k{t.k + part.begin * t.k_stride, t.k_stride};
+            // while the first query tile reads the keys, the values are on their way
+            typename contract::rows const ahead = fresh ? typename contract::rows{t.v + part.begin * t.v_stride, t.v_stride} : k;
+            contract::run(k, part.end - part.begin, ahead, h.q, d, mem.s + part.begin * pitch, as_is ? mem.peak : mem.factor, part.first, part.last);
+            if (!as_is) { bend(h, t.cols, part); }
+            may_mask = may_mask || part.masked;
         }
-
-        // Values that are not finite must not meet a weight of 0: their rows are taken out and gathered pair by pair.
-        int strange = 0;
-        bool const may_mask = detail::masks_of<score_type>;
+        // Values that are not finite must not meet a weight of 0: their rows are set aside and gathered pair by pair.
+        bool const strange = may_mask && has_strange_values(h, t.cols, count);
         segment const* plan = mem.cut;
         int plan_count = count;
-        for (int g = 0; g < count; ++g) {
-            if (!(may_mask || mem.cut[g].masked)) { continue; }
-            for (int j = mem.cut[g].begin; j < mem.cut[g].end; ++j) {
-                if (!row_finite<A>(v + j * v_stride, dv)) { strange = 1; }
-            }
-        }
-        if (strange != 0) [[unlikely]] {
-            plan_count = set_aside(h, v, v_stride, dv, count, may_mask);
+        if (strange) [[unlikely]] {
+            plan_count = set_aside(h, t.cols, count);
             plan = mem.plain;
         }
-
-        for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(mem.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
+        for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(h.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
         weigh(h, count);
-        mix::run(v, v_stride, mem.s, plan, plan_count, mem.o, mem.factor, dv, h.vecs);
-        if (strange != 0) [[unlikely]] { mix_strange(h, v, v_stride, dv, cols.size()); }
+        mix::run(t.v, t.v_stride, mem.s, plan, plan_count, h.o, mem.factor, dv, h.vecs);
+        if (strange) [[unlikely]] { mix_strange(h, t.cols); }
     }
 
     // Segments of a tile, relative to cols.begin. A full tile is one segment.
@@ -337,7 +386,7 @@ private:
             segment const t = mem.cut[g];
             if (t.first == 0 && t.last == W) {
                 row_type r[W];
-                static_for<W>([&](auto w) HEED_INLINE_LAMBDA { r[w] = mem.state[w]; });
+                static_for<W>([&](auto w) HEED_INLINE_LAMBDA { r[w] = h.state[w]; });
                 for (int j = t.begin; j < t.end; ++j) {
                     static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
                         T* const at = mem.s + j * pitch + w * lanes;
@@ -349,7 +398,7 @@ private:
             } else {
                 static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
                     if (t.first <= w && w < t.last) {
-                        row_type const r = mem.state[w];
+                        row_type const r = h.state[w];
                         for (int j = t.begin; j < t.end; ++j) {
                             T* const at = mem.s + j * pitch + w * lanes;
                             V const p = h.m.normalizer.weight(r, V::load(at));
@@ -360,11 +409,22 @@ private:
                 });
             }
         }
-        static_for<W>([&](auto w) HEED_INLINE_LAMBDA { h.m.normalizer.settle(mem.state[w], sum[w]); });
+        static_for<W>([&](auto w) HEED_INLINE_LAMBDA { h.m.normalizer.settle(h.state[w], sum[w]); });
     }
 
+    // Only segments in which a pair may be masked are looked at.
+    static bool has_strange_values(cursor const& h, range cols, int count) {
+        for (int g = 0; g < count; ++g) {
+            segment const& part = h.mem.cut[g];
+            if (!(detail::masks_of<score_type> || part.masked)) { continue; }
+            for (int j = part.begin; j < part.end; ++j) {
+                if (!row_finite<A>(h.value_row(cols.begin + j), h.x.v.stride(3), h.out_width())) { return true; }
+            }
+        }
+        return false;
+    }
     // Splits the segments around keys whose value row is not finite, and notes for those which queries attend them.
-    HEED_COLD static int set_aside(cursor const& h, T const* v, extent_t v_stride, extent_t dv, int count, bool may_mask) {
+    HEED_COLD static int set_aside(cursor const& h, range cols, int count) {
         slot& mem = h.mem;
         for (int j = 0; j < C.keys; ++j) { mem.kept[j] = 0; }
         int made = 0;
@@ -372,7 +432,7 @@ private:
             segment const t = mem.cut[g];
             int begin = t.begin;
             for (int j = t.begin; j < t.end; ++j) {
-                if (!(may_mask || t.masked) || row_finite<A>(v + j * v_stride, dv)) { continue; }
+                if (!(detail::masks_of<score_type> || t.masked) || row_finite<A>(h.value_row(cols.begin + j), h.x.v.stride(3), h.out_width())) { continue; }
                 for (int w = t.first; w < t.last; ++w) {
                     mem.kept[j] |= bits_of(V::load(mem.s + j * pitch + w * lanes) != -math::inf<V>()) << (w * lanes);
                 }
@@ -383,17 +443,18 @@ private:
         }
         return made;
     }
-    HEED_COLD static void mix_strange(cursor const& h, T const* v, extent_t v_stride, extent_t dv, extent_t keys) {
+    HEED_COLD static void mix_strange(cursor const& h, range cols) {
         slot& mem = h.mem;
-        for (extent_t j = 0; j < keys; ++j) {
+        for (extent_t j = 0; j < cols.size(); ++j) {
             if (mem.kept[j] == 0) { continue; }
+            T const* const v = h.value_row(cols.begin + j);
             for (int w = 0; w < h.vecs; ++w) {
                 auto const attends = mask_from_bits<V>(mem.kept[j] >> (w * lanes));
                 V const p = V::load(mem.s + j * pitch + w * lanes);
-                for (extent_t e = 0; e < dv; ++e) {
-                    T* const o = mem.o + e * pitch + w * lanes;
+                for (extent_t e = 0; e < h.out_width(); ++e) {
+                    T* const o = h.o + e * pitch + w * lanes;
                     V const before = V::load(o);
-                    select(attends, decltype(M::mix)::step(before, V(v[j * v_stride + e]), p), before).store(o);
+                    select(attends, decltype(M::mix)::step(before, V(v[e * h.x.v.stride(3)]), p), before).store(o);
                 }
             }
         }
@@ -401,16 +462,15 @@ private:
 
     // Final factor, rows out, log-sum-exp.
     static void finish(cursor const& h) {
-        slot& mem = h.mem;
-        extent_t const dv = h.x.v.extent(3), n = h.rows.size();
+        extent_t const dv = h.out_width(), n = h.rows.size();
         for (int w = 0; w < h.vecs; ++w) {
-            V const f = h.m.normalizer.close(mem.state[w]);
+            V const f = h.m.normalizer.close(h.state[w]);
             for (extent_t e = 0; e < dv; ++e) {
-                T* const o = mem.o + e * pitch + w * lanes;
+                T* const o = h.o + e * pitch + w * lanes;
                 (V::load(o) * f).store(o);
             }
         }
-        unpack_transposed<A>(mem.o, pitch, n, dv, h.x.out.row(h.at.batch, h.at.head, h.rows.begin), h.x.out.stride(2), h.x.out.stride(3));
+        unpack_transposed<A>(h.o, pitch, n, dv, h.x.out.row(h.at.batch, h.at.head, h.rows.begin), h.x.out.stride(2), h.x.out.stride(3));
         if (h.x.lse.data_handle() != nullptr) {
             if constexpr (MergeableNormalizer<normalizer_type>) { save_log_sum_exp(h); }
         }
@@ -420,7 +480,7 @@ private:
         static_assert(sizeof(row_type) % sizeof(V) == 0 && sizeof(row_type) / sizeof(V) == sizeof(lane_row) / sizeof(T), "heed: a row state holds values only");
         constexpr int members = static_cast<int>(sizeof(lane_row) / sizeof(T));
         for (extent_t i = 0; i < h.rows.size(); ++i) {
-            T const* const state = reinterpret_cast<T const*>(h.mem.state + i / lanes) + i % lanes;
+            T const* const state = reinterpret_cast<T const*>(h.state + i / lanes) + i % lanes;
             T one[members];
             for (int c = 0; c < members; ++c) { one[c] = state[c * lanes]; }
             lane_row r;
