@@ -13,7 +13,6 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
-#include <new>
 
 namespace heed::tool {
 
@@ -101,17 +100,18 @@ exit_code checked(std::string const& path, check_options const& options, std::os
 } // namespace
 
 exit_code check_file(std::string const& path, check_options const& options, std::ostream& report, std::ostream& errors) {
+    auto const refuse = [&](std::string const& sentence, exit_code code) {
+        report.flush(); // the two may share a terminal
+        errors << "heed: " << sentence << std::endl;
+        return code;
+    };
     try {
         return checked(path, options, report);
     } catch (failure const& error) {
-        errors << "heed: " << error.what() << "\n";
-        return error.code();
-    } catch (std::bad_alloc const&) {
-        errors << "heed: " << path << ": needs more memory than there is\n";
+        return refuse(error.what(), error.code());
     } catch (std::exception const& error) { // a shape that the library refuses
-        errors << "heed: " << path << ": " << error.what() << "\n";
+        return refuse(path + ": " + sentence_of(error), exit_bad_input);
     }
-    return exit_bad_input;
 }
 
 exit_code check_files(std::vector<std::string> const& paths, check_options const& options, std::ostream& report, std::ostream& errors) {

@@ -2,6 +2,7 @@
 #include "failure.hpp"
 
 #include <cstdio>
+#include <new>
 
 namespace heed::tool {
 
@@ -32,5 +33,13 @@ failure bad_tensor(std::string_view path, std::string_view tensor, std::string_v
 failure bad_usage(std::string_view what) { return {exit_bad_input, std::string(what)}; }
 
 failure not_supported(std::string_view what) { return {exit_not_supported, std::string(what)}; }
+
+std::string sentence_of(std::exception const& error) {
+    if (dynamic_cast<std::bad_alloc const*>(&error)) { return "needs more memory than there is"; }
+    std::string_view text = error.what();
+    constexpr std::string_view prefix = "heed: "; // the command says it itself
+    if (text.starts_with(prefix)) { text.remove_prefix(prefix.size()); }
+    return std::string(text);
+}
 
 } // namespace heed::tool

@@ -2,6 +2,7 @@
 // How the heed command ends, and the one exception that carries an ending and its sentence up to main.
 #pragma once
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -31,5 +32,8 @@ failure bad_file(std::string_view path, std::string_view what);
 failure bad_tensor(std::string_view path, std::string_view tensor, std::string_view what);
 failure bad_usage(std::string_view what);
 failure not_supported(std::string_view what);
+
+// What to print of an exception that is no failure: the library's own sentences, or that memory ran out.
+std::string sentence_of(std::exception const& error);
 
 } // namespace heed::tool

@@ -23,6 +23,15 @@ std::string version_text() {
            std::to_string(HEED_VERSION_PATCH);
 }
 
+// The parser alone would only say that a command is missing.
+void refuse_unknown_command(CLI::App const& app, int argc, char** argv) {
+    std::string const word = argc > 1 ? argv[1] : "-";
+    auto const named = app.get_subcommands([&](CLI::App const* command) { return command->check_name(word); });
+    if (!word.starts_with('-') && named.empty()) {
+        throw heed::tool::bad_usage("there is no command " + heed::tool::in_quotes(word) + "; heed --help lists them");
+    }
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -42,6 +51,7 @@ int main(int argc, char** argv) {
         add_bench(app, exit);
 #endif
         add_info(app, exit);
+        refuse_unknown_command(app, argc, argv);
         app.parse(argc, argv);
         std::cout.flush();
         if (!std::cout) { throw bad_usage("standard output cannot be written"); }
@@ -51,8 +61,8 @@ int main(int argc, char** argv) {
     } catch (failure const& error) {
         std::cerr << "heed: " << error.what() << "\n";
         return error.code();
-    } catch (std::bad_alloc const&) { std::cerr << "heed: needs more memory than there is\n"; } catch (std::exception const& error) {
-        std::cerr << "heed: " << error.what() << "\n";
+    } catch (std::exception const& error) {
+        std::cerr << "heed: " << sentence_of(error) << "\n";
+        return exit_bad_input;
     }
-    return exit_bad_input;
 }

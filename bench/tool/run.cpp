@@ -119,7 +119,9 @@ void run_mechanism(run_arguments const& arguments) {
     std::vector<output_tensor> results;
     try {
         results = entry->run(input, set);
-    } catch (std::invalid_argument const& error) { throw bad_file(arguments.input, error.what()); } // a shape that the library refuses
+    } catch (std::invalid_argument const& error) { // a shape that the library refuses
+        throw bad_file(arguments.input, sentence_of(error));
+    }
     std::vector<named_tensor> named;
     for (auto const& result : results) { named.push_back({result.name, {result.type, result.shape, result.bytes}}); }
     metadata_map metadata{{"mechanism", arguments.mechanism}};
