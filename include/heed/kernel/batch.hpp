@@ -47,7 +47,7 @@ constexpr auto xsimd_arch() {
 template <class To, class From>
 HEED_INLINE To register_cast(From const& from) {
     using xsimd::bitwise_cast;
-#if XSIMD_VERSION_MAJOR >= 9
+#if XSIMD_VERSION_MAJOR >= 11
     return bitwise_cast<typename To::value_type>(from);
 #else
     return bitwise_cast<To>(from);
@@ -111,9 +111,22 @@ struct vec {
     HEED_INLINE friend vec select(mask_type m, vec a, vec b) { return {xsimd::select(m.m, a.v, b.v)}; }
     // fma(a, b, c) = a b + c, rounded once where the hardware has it
     HEED_INLINE friend vec fma(vec a, vec b, vec c) { return {xsimd::fma(a.v, b.v, c.v)}; }
+    // Zero-masked forms are the same instructions; g++ 12 warns of an uninitialised register in their plain ones.
     // On x86 both return the second operand when either is NaN: kernels that must keep NaN put the data second.
-    HEED_INLINE friend vec max(vec a, vec b) { return {xsimd::max(a.v, b.v)}; }
-    HEED_INLINE friend vec min(vec a, vec b) { return {xsimd::min(a.v, b.v)}; }
+    HEED_INLINE friend vec max(vec a, vec b) {
+#if defined(__AVX512F__)
+        if constexpr (A::has(isa::avx512f) && std::is_same_v<T, float>) { return {native(_mm512_maskz_max_ps(0xffff, a.v, b.v))}; }
+        if constexpr (A::has(isa::avx512f) && std::is_same_v<T, double>) { return {native(_mm512_maskz_max_pd(0xff, a.v, b.v))}; }
+#endif
+        return {xsimd::max(a.v, b.v)};
+    }
+    HEED_INLINE friend vec min(vec a, vec b) {
+#if defined(__AVX512F__)
+        if constexpr (A::has(isa::avx512f) && std::is_same_v<T, float>) { return {native(_mm512_maskz_min_ps(0xffff, a.v, b.v))}; }
+        if constexpr (A::has(isa::avx512f) && std::is_same_v<T, double>) { return {native(_mm512_maskz_min_pd(0xff, a.v, b.v))}; }
+#endif
+        return {xsimd::min(a.v, b.v)};
+    }
     HEED_INLINE friend vec abs(vec a) { return {xsimd::abs(a.v)}; }
     HEED_INLINE friend vec sqrt(vec a) { return {xsimd::sqrt(a.v)}; }
 };
@@ -195,7 +208,12 @@ HEED_INLINE std::uint64_t bits_of(vec_mask<T, A> m) {
 // round to nearest, ties to even
 template <class T, class A>
 HEED_INLINE vec<T, A> nearbyint(vec<T, A> a) {
-    return {xsimd::nearbyint(a.v)};
+    using native = typename vec<T, A>::native;
+#if defined(__AVX512F__)
+    if constexpr (A::has(isa::avx512f) && sizeof(T) == 4) { return {native(_mm512_maskz_roundscale_ps(0xffff, a.v, 0))}; }
+    if constexpr (A::has(isa::avx512f) && sizeof(T) == 8) { return {native(_mm512_maskz_roundscale_pd(0xff, a.v, 0))}; }
+#endif
+    return {native(xsimd::nearbyint(a.v))};
 }
 
 // x * 2^n for integral n from one below the least normal exponent (there 2^n counts as 0) up to the greatest. NaN in x is kept.
@@ -205,9 +223,9 @@ HEED_INLINE vec<T, A> scale_exponent(vec<T, A> x, vec<T, A> n) {
 #if defined(__AVX512F__)
     if constexpr (A::has(isa::avx512f)) {
         if constexpr (sizeof(T) == 4) {
-            return {typename vec<T, A>::native(_mm512_scalef_ps(x.v, n.v))};
+            return {typename vec<T, A>::native(_mm512_maskz_scalef_ps(0xffff, x.v, n.v))};
         } else {
-            return {typename vec<T, A>::native(_mm512_scalef_pd(x.v, n.v))};
+            return {typename vec<T, A>::native(_mm512_maskz_scalef_pd(0xff, x.v, n.v))};
         }
     } else
 #endif
