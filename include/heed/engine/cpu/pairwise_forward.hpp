@@ -11,12 +11,11 @@
 // out has weight 0 and changes no bit of the rest. Memory of a slot: (d + dv + keys of a tile) x queries of a tile, whatever M is.
 #pragma once
 
+#include <heed/engine/cpu/kernels.hpp>
 #include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/problem.hpp>
 #include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
-#include <heed/kernel/contract_tile.hpp>
-#include <heed/kernel/mix_tile.hpp>
 #include <heed/kernel/pack.hpp>
 #include <heed/policy/score/bias.hpp>
 
