@@ -34,20 +34,19 @@ struct head_pass {
 
     problem const& p;
     extent_t panels;
-    T *queries, *values, *scores, *peaks, *bias_block, *out_panel, *scale;
+    T *queries, *scores, *peaks, *bias_block, *out_panel, *scale;
 
     head_pass(problem const& what, arena& a)
         : p(what), panels((p.queries + pitch - 1) / pitch), queries(a.take<T>(panels * p.dim * pitch)),
-          values(a.take<T>(shares_values() ? p.keys * value_panels() * tiles.rows : 0)), scores(a.take<T>(panels * p.keys * pitch)),
-          peaks(a.take<T>(panels * pitch)), bias_block(a.take<T>(p.bias == bias_kind::full ? key_block * pitch : 0)),
-          out_panel(a.take<T>(p.dim_v * pitch)), scale(a.take<T>(pitch)) {}
+          scores(a.take<T>(panels * p.keys * pitch)), peaks(a.take<T>(panels * pitch)),
+          bias_block(a.take<T>(p.bias == bias_kind::full ? key_block * pitch : 0)), out_panel(a.take<T>(p.dim_v * pitch)),
+          scale(a.take<T>(pitch)) {}
 
     void run(operands<T> const& o, extent_t unit) const {
         auto const batch = unit / p.heads, head = unit % p.heads;
         auto const kv = batch * p.kv_heads + head / (p.heads / p.kv_heads);
         pack_queries(o.q + unit * p.queries * p.dim);
         multiply_keys(o.k + kv * p.keys * p.dim);
-        if (shares_values()) { pack_values(o.v + kv * p.keys * p.dim_v); }
         for (extent_t panel = 0; panel < panels; ++panel) {
             normalise(o, head, panel);
             multiply_values(o.v + kv * p.keys * p.dim_v, o.out + unit * p.queries * p.dim_v, panel);
@@ -70,25 +69,12 @@ private:
 
     void multiply_keys(T const* k) const {
         std::fill_n(peaks, panels * pitch, -std::numeric_limits<T>::infinity());
-        for (extent_t j = 0; j < p.keys; j += key_block)
-            for (extent_t panel = 0; panel < panels; ++panel)
-                contract::run(k + j * p.dim, p.dim, std::min(key_block, p.keys - j), queries + panel * p.dim * pitch, p.dim,
-                              scores + (panel * p.keys + j) * pitch, peaks + panel * pitch, 0, vectors_of(panel));
-    }
-
-    // Values that several panels read are packed once a head.
-    bool shares_values() const { return panels > 1; }
-    extent_t value_panels() const { return (p.dim_v + tiles.rows - 1) / tiles.rows; }
-    void pack_values(T const* v) const {
         for (extent_t j = 0; j < p.keys; j += key_block) {
-            auto const keys = std::min(key_block, p.keys - j);
-            pack_panels<A, tiles.rows>(v + j * p.dim_v, p.dim_v, extent_t{1}, keys, p.dim_v, values + j * value_panels() * tiles.rows,
-                                       keys * tiles.rows);
+            typename contract::rows const block{k + j * p.dim, p.dim};
+            for (extent_t panel = 0; panel < panels; ++panel)
+                contract::run(block, std::min(key_block, p.keys - j), block, queries + panel * p.dim * pitch, p.dim,
+                              scores + (panel * p.keys + j) * pitch, peaks + panel * pitch, 0, vectors_of(panel));
         }
-    }
-    typename mix::values values_from(T const* v, extent_t j) const {
-        if (!shares_values()) { return {v + j * p.dim_v, p.dim_v, tiles.rows}; }
-        return {values + j * value_panels() * tiles.rows, tiles.rows, std::min(key_block, p.keys - j) * tiles.rows};
     }
 
     // Scores of a panel become weights; `scale` the reciprocals of their sums.
@@ -185,7 +171,7 @@ private:
         std::fill_n(one, pitch, T(1));
         for (extent_t j = 0; j < p.keys; j += key_block) {
             segment const all{0, static_cast<int>(std::min(key_block, p.keys - j)), 0, vectors, false};
-            mix::run(values_from(v, j), scores + (panel * p.keys + j) * pitch, &all, 1, out_panel, one, p.dim_v, vectors);
+            mix::run(v + j * p.dim_v, p.dim_v, scores + (panel * p.keys + j) * pitch, &all, 1, out_panel, one, p.dim_v, vectors);
         }
         for (extent_t e = 0; e < p.dim_v; ++e)
             for (int w = 0; w < vectors; ++w) {

@@ -128,8 +128,8 @@ std::string json_of(std::vector<run> const& runs) {
 
 void initialize_once() {
     static bool const done = [] {
-        std::string tool = "heed", interleave = "--benchmark_enable_random_interleaving=true";
-        char* arguments[] = {tool.data(), interleave.data(), nullptr};
+        static char tool[] = "heed", interleave[] = "--benchmark_enable_random_interleaving=true"; // the name is kept as a pointer
+        char* arguments[] = {tool, interleave, nullptr};
         int count = 2;
         benchmark::Initialize(&count, arguments);
         return true;

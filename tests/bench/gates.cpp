@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <support/catch.hpp>
+
+#include <timing/gates.hpp>
+
+#include <algorithm>
+#include <sstream>
+
+using namespace heed::bench;
+
+namespace {
+
+row timed(std::string name, double seconds, double of_peak, double rate) {
+    row r;
+    r.name = std::move(name);
+    r.seconds = {seconds, seconds};
+    r.counters["of_peak"] = {of_peak, of_peak};
+    r.counters["FLOP/s"] = {rate, rate};
+    return r;
+}
+
+gate_result judge_one(gate const& g, run_record const& record) { return judge({"group", {}, {g}}, record).front(); }
+
+} // namespace
+
+TEST_CASE("gates: every line reads rows that its group measures") {
+    auto const groups = gate_groups(2);
+    CHECK(groups.size() == 9);
+    for (auto const& group : groups) {
+        INFO(group.title);
+        CHECK_FALSE(group.gates.empty());
+        auto const measured = [&](std::string const& name) {
+            return std::any_of(group.problems.begin(), group.problems.end(), [&](problem const& p) { return name_of(p) == name; });
+        };
+        for (auto const& g : group.gates) {
+            CHECK(measured(g.row));
+            CHECK((g.other.empty() || measured(g.other)));
+            bool const smaller_is_better = g.measure == measure_of::slowdown;
+            CHECK((smaller_is_better ? g.goal_at <= g.gate_at : g.goal_at >= g.gate_at));
+        }
+    }
+    CHECK(gate_groups(1).size() == 8); // no second CPU, no line for two threads
+}
+
+TEST_CASE("gates: the five measures") {
+    problem one, two;
+    two.threads = 2;
+    auto const a = name_of(one), b = name_of(two);
+    run_record const record{{},
+                            {timed(a, 2.0, 0.90, 100), timed(b, 1.0, 0.88, 195), timed(limit_name("fma_f32", 1), 1, 1, 110),
+                             timed(limit_name("fma_f32", 2), 1, 1, 220)}};
+
+    auto const peak = judge_one({"", measure_of::peak, a, "", 0.85, 0.95}, record);
+    CHECK(peak.reached == "90.0 %");
+    CHECK(peak.verdict == "gate");
+    CHECK(judge_one({"", measure_of::peak, a, "", 0.91, 0.95}, record).verdict == "below");
+    CHECK(judge_one({"", measure_of::peak, a, "", 0.85, 0.89}, record).verdict == "goal");
+
+    auto const scaling = judge_one({"", measure_of::scaling, b, a, 0.97, 0.99}, record);
+    CHECK(scaling.reached == "1.00x");
+    CHECK(scaling.verdict == "goal");
+
+    CHECK(judge_one({"", measure_of::rate, b, a, 1.9, 2.0}, record).reached == "1.95x");
+    CHECK(judge_one({"", measure_of::slowdown, a, b, 1.05, 1.0}, record).verdict == "below");
+    CHECK(judge_one({"", measure_of::slowdown, b, a, 1.05, 1.0}, record).verdict == "goal");
+    CHECK(judge_one({"", measure_of::speedup, b, a, 1.7, 2.5}, record).verdict == "gate");
+}
+
+TEST_CASE("gates: rows that did not run or failed are not measured") {
+    auto failed = timed("x", 1, 1, 1);
+    failed.error = "wrong";
+    run_record const record{{}, {failed}};
+    CHECK(judge_one({"", measure_of::peak, "x", "", 0.1, 0.2}, record).verdict == "not measured");
+    CHECK(judge_one({"", measure_of::peak, "y", "", 0.1, 0.2}, record).verdict == "not measured");
+    std::ostringstream text;
+    print(text, {{"group", "a line", "90.0 %", "85.0 %", "95.0 %", "gate"}, {"group", "another", "-", "85.0 %", "95.0 %", "not measured"}});
+    CHECK_THAT(text.str(), heed_test::contains("0 lines at their goal, 1 at their gate, 0 below, 1 not measured"));
+}
