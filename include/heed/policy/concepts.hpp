@@ -49,7 +49,7 @@ template <class S>
 concept Tabled = requires(S const s) { s.table(); };
 
 // Pattern: which pairs exist. keep is the definition, classify the speed; both must agree.
-//   keep(place, i, j)           i, j scalars (bool) or lanes (a mask)
+//   keep(place, i, j)           extent_t to bool; as a template over I also lanes to a mask, which saves the packing of bits
 //   classify(place, rows, cols) -> tile
 // optional: hull(place, rows) -> range    keys outside are kept by no row of `rows`
 //           pack(place, rows, cols, words) bit i - rows.begin of words[j - cols.begin] = keep(i, j); for rules that are data

@@ -64,7 +64,8 @@ struct pairwise_forward {
     static constexpr extent_t pitch = contract::pitch; // queries of a tile
     static constexpr int tables = detail::tables_of<score_type>;
     static constexpr bool linear = detail::is_linear<score_type>;
-    static constexpr bool packed_pattern = PackedPattern<decltype(M::pattern)>;
+    // Rules that are data, or written for scalars only, are packed to bits once per tile.
+    static constexpr bool packed_pattern = PackedPattern<decltype(M::pattern)> || !requires(M const m, place const at, I i) { m.pattern.keep(at, i, i); };
     static constexpr int max_segments = C.keys + 1;
 
     static_assert(pitch <= 64, "heed: a tile's queries must fit the 64 bits of a packed row");
@@ -257,7 +258,7 @@ private:
             mem.cut[0] = {0, n, 0, h.vecs, false};
             return 1;
         }
-        if constexpr (packed_pattern) { pattern.pack(h.at, h.rows, cols, mem.words); }
+        if constexpr (packed_pattern) { detail::pack_bits(pattern, h.at, h.rows, cols, mem.words); }
         int count = 0;
         for (int j = 0; j < n; j += C.group) {
             int const end = j + C.group < n ? j + C.group : n;

@@ -46,6 +46,10 @@ struct both {
     B b;
 
     template <class I>
+        requires requires(A const x, B const y, place const at, I i) {
+            x.keep(at, i, i);
+            y.keep(at, i, i);
+        }
     HEED_HD auto keep(place const& at, I i, I j) const {
         return a.keep(at, i, j) & b.keep(at, i, j);
     }
