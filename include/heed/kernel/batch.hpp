@@ -260,6 +260,21 @@ HEED_INLINE vec<T, A> scale_exponent_above(vec<T, A> p, vec<T, A> n, vec<T, A> x
     }
 }
 
+// a / b to 1 ulp for b from 2^-60 to 2^60: where division is slow, a reciprocal estimate and its correction.
+template <class T, class A>
+HEED_INLINE vec<T, A> fast_divide(vec<T, A> a, vec<T, A> b) {
+#if defined(__AVX512F__)
+    if constexpr (A::has(isa::avx512f) && sizeof(T) == 4) {
+        using V = vec<T, A>;
+        V const estimate = typename V::native(_mm512_maskz_rcp14_ps(0xffff, b.v)); // 14 bits
+        V const r = fma(estimate, fma(-b, estimate, V(1)), estimate);              // 27 bits
+        V const q = a * r;
+        return fma(r, fma(-b, q, a), q);
+    }
+#endif
+    return a / b;
+}
+
 // Keeps x in a register: g++ otherwise folds a load into each instruction that uses it, and a block of fused multiply-adds
 // then waits for its loads (12 of them want 16 loads instead of 7).
 template <class T, class A>

@@ -97,6 +97,21 @@ inline constexpr double exp2_double[] = {1.0,
                                          4.4455382718708114976e-10,
                                          2.5678435993488205142e-11,
                                          1.3691488853904128881e-12};
+// (2^r - 1) / r on [-1/2, 1/2]
+inline constexpr float exp2m1_float[] = {0.6931471824645996f, 0.24022647738456726f, 0.055503323674201965f, 0.009618429467082024f, 0.0013398935552686453f, 0.0001535515475552529f};
+inline constexpr double exp2m1_double[] = {0.69314718055994530942,
+                                           0.24022650695910071233,
+                                           0.055504108664821579953,
+                                           0.0096181291076284771620,
+                                           0.0013333558146428443423,
+                                           0.00015403530393381609954,
+                                           1.5252733804059840280e-5,
+                                           1.3215486790144309488e-6,
+                                           1.0178086009239699728e-7,
+                                           7.0549116208011233299e-9,
+                                           4.4455382718708114976e-10,
+                                           2.5678435993488205142e-11,
+                                           1.3691488853904128881e-12};
 // (e^r - 1 - r) / r^2 on [-ln(2)/2, ln(2)/2]
 inline constexpr float expm1_float[] = {0.5f, 0.1666666716337204f, 0.04166663438081741f, 0.008332615718245506f, 0.0013921353965997696f, 0.0002046952286036685f};
 inline constexpr double expm1_double[] = {1.0 / 2,         1.0 / 6,          1.0 / 24,          1.0 / 120,          1.0 / 720,           1.0 / 5040,          1.0 / 40320,
@@ -169,14 +184,20 @@ HEED_INLINE vec<T, A> exp(vec<T, A> x) {
 template <class T, class A>
 HEED_INLINE vec<T, A> tanh(vec<T, A> x) {
     using V = vec<T, A>;
-    // tanh x = (e^2x - 1) / (e^2x + 1); from |x| = 10 (20 in double) on it rounds to 1
-    V const bound(sizeof(T) == 4 ? 20 : 40);
-    V const y = min(bound, max(-bound, x + x));
-    V n;
-    V const r = detail::reduce_ln2(y, n);
+    // tanh x = (2^y - 1) / (2^y + 1), y = 2 x log2 e; from |x| = 10 (20 in double) on it rounds to 1
+    V const bound(sizeof(T) == 4 ? 29 : 58);
+    V const y = min(bound, max(-bound, x * V(2 * math::log2e)));
+    V const n = nearbyint(y);
+    V const r = y - n;
+    V m; // 2^r - 1, relatively accurate around 0
+    if constexpr (sizeof(T) == 4) {
+        m = r * detail::polynomial(r, detail::exp2m1_float);
+    } else {
+        m = r * detail::polynomial(r, detail::exp2m1_double);
+    }
     V const power = scale_exponent(V(1), n);
-    V const m = fma(power, detail::expm1_reduced(r), power - V(1)); // e^y - 1
-    return m / (m + V(2));
+    m = fma(power, m, power - V(1)); // 2^y - 1
+    return fast_divide(m, m + V(2));
 }
 
 } // namespace heed

@@ -8,13 +8,34 @@ namespace heed {
 
 namespace detail {
 
-// dst[c * dst_pitch + r] = src[r * src_pitch + c], a 4 x 4 block with contiguous rows on both sides.
+// Side of the square block that the registers transpose.
 template <class T, class A>
-HEED_INLINE void transpose_4x4(T const* src, extent_t src_pitch, T* dst, extent_t dst_pitch) {
+inline constexpr int transpose_side = sizeof(T) == 4 && A::has(isa::avx) ? 8 : 4;
+
+// dst[c * dst_pitch + r] = src[r * src_pitch + c] for a block of B x B, contiguous rows on both sides.
+template <int B, class T, class A>
+HEED_INLINE void transpose_block(T const* src, extent_t src_pitch, T* dst, extent_t dst_pitch) {
+#if defined(__AVX__)
+    if constexpr (B == 8 && sizeof(T) == 4) {
+        // rows r and r + 4 side by side, so that 4 x 4 transposes inside 128-bit lanes finish the block
+        auto const pair = [&](int r, int c) HEED_INLINE_LAMBDA {
+            return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(src + r * src_pitch + c)), _mm_loadu_ps(src + (r + 4) * src_pitch + c), 1);
+        };
+        for (int c = 0; c < 8; c += 4) {
+            __m256 const x0 = pair(0, c), x1 = pair(1, c), x2 = pair(2, c), x3 = pair(3, c);
+            __m256 const t0 = _mm256_unpacklo_ps(x0, x1), t1 = _mm256_unpackhi_ps(x0, x1), t2 = _mm256_unpacklo_ps(x2, x3), t3 = _mm256_unpackhi_ps(x2, x3);
+            _mm256_storeu_ps(dst + c * dst_pitch, _mm256_shuffle_ps(t0, t2, 0x44));
+            _mm256_storeu_ps(dst + (c + 1) * dst_pitch, _mm256_shuffle_ps(t0, t2, 0xee));
+            _mm256_storeu_ps(dst + (c + 2) * dst_pitch, _mm256_shuffle_ps(t1, t3, 0x44));
+            _mm256_storeu_ps(dst + (c + 3) * dst_pitch, _mm256_shuffle_ps(t1, t3, 0xee));
+        }
+        return;
+    }
+#endif
 #if defined(__SSE2__)
-    if constexpr (sizeof(T) == 4) {
-        __m128 a = _mm_loadu_ps(src), b = _mm_loadu_ps(src + src_pitch), c = _mm_loadu_ps(src + 2 * src_pitch), d = _mm_loadu_ps(src + 3 * src_pitch);
-        __m128 const t0 = _mm_unpacklo_ps(a, b), t1 = _mm_unpackhi_ps(a, b), t2 = _mm_unpacklo_ps(c, d), t3 = _mm_unpackhi_ps(c, d);
+    if constexpr (B == 4 && sizeof(T) == 4) {
+        __m128 const x0 = _mm_loadu_ps(src), x1 = _mm_loadu_ps(src + src_pitch), x2 = _mm_loadu_ps(src + 2 * src_pitch), x3 = _mm_loadu_ps(src + 3 * src_pitch);
+        __m128 const t0 = _mm_unpacklo_ps(x0, x1), t1 = _mm_unpackhi_ps(x0, x1), t2 = _mm_unpacklo_ps(x2, x3), t3 = _mm_unpackhi_ps(x2, x3);
         _mm_storeu_ps(dst, _mm_movelh_ps(t0, t2));
         _mm_storeu_ps(dst + dst_pitch, _mm_movehl_ps(t2, t0));
         _mm_storeu_ps(dst + 2 * dst_pitch, _mm_movelh_ps(t1, t3));
@@ -22,8 +43,33 @@ HEED_INLINE void transpose_4x4(T const* src, extent_t src_pitch, T* dst, extent_
         return;
     }
 #endif
-    for (int r = 0; r < 4; ++r) {
-        for (int c = 0; c < 4; ++c) { dst[c * dst_pitch + r] = src[r * src_pitch + c]; }
+    for (int r = 0; r < B; ++r) {
+        for (int c = 0; c < B; ++c) { dst[c * dst_pitch + r] = src[r * src_pitch + c]; }
+    }
+}
+
+// dst[c * dst_pitch + r * dst_step] = src[r * src_pitch + c * src_step], n rows of m; blocks where both sides are contiguous.
+template <class A, class T>
+HEED_INLINE void transpose(T const* src, extent_t src_pitch, extent_t src_step, extent_t n, extent_t m, T* dst, extent_t dst_pitch, extent_t dst_step) {
+    constexpr int B = transpose_side<T, A>;
+    bool const blocks = src_step == 1 && dst_step == 1;
+    extent_t r = 0;
+    auto const strip = [&](auto side) HEED_INLINE_LAMBDA {
+        constexpr int S = decltype(side)::value;
+        T const* const from = src + r * src_pitch;
+        extent_t const whole = m / S * S;
+        for (extent_t c = 0; c < whole; c += S) { transpose_block<S, T, A>(from + c, src_pitch, dst + c * dst_pitch + r, dst_pitch); }
+        for (extent_t c = whole; c < m; ++c) {
+            for (extent_t i = 0; i < S; ++i) { dst[c * dst_pitch + r + i] = from[i * src_pitch + c]; }
+        }
+        r += S;
+    };
+    if (blocks) {
+        while (r + B <= n) { strip(std::integral_constant<int, B>{}); }
+        if (B > 4 && r + 4 <= n) { strip(std::integral_constant<int, 4>{}); }
+    }
+    for (; r < n; ++r) {
+        for (extent_t c = 0; c < m; ++c) { dst[c * dst_pitch + r * dst_step] = src[r * src_pitch + c * src_step]; }
     }
 }
 
@@ -32,17 +78,7 @@ HEED_INLINE void transpose_4x4(T const* src, extent_t src_pitch, T* dst, extent_
 // Rows into a tile: dst[c][r] = src[r][c] for r < rows, 0 up to `filled`.
 template <class A, class T>
 void pack_transposed(T const* src, extent_t row_stride, extent_t feature_stride, extent_t rows, extent_t width, T* dst, extent_t pitch, extent_t filled) {
-    extent_t const r4 = feature_stride == 1 ? rows / 4 * 4 : 0, c4 = width / 4 * 4;
-    for (extent_t r = 0; r < r4; r += 4) {
-        T const* const from = src + r * row_stride;
-        for (extent_t c = 0; c < c4; c += 4) { detail::transpose_4x4<T, A>(from + c, row_stride, dst + c * pitch + r, pitch); }
-        for (extent_t c = c4; c < width; ++c) {
-            for (extent_t i = 0; i < 4; ++i) { dst[c * pitch + r + i] = from[i * row_stride + c]; }
-        }
-    }
-    for (extent_t r = r4; r < rows; ++r) {
-        for (extent_t c = 0; c < width; ++c) { dst[c * pitch + r] = src[r * row_stride + c * feature_stride]; }
-    }
+    detail::transpose<A>(src, row_stride, feature_stride, rows, width, dst, pitch, extent_t(1));
     for (extent_t r = rows; r < filled; ++r) {
         for (extent_t c = 0; c < width; ++c) { dst[c * pitch + r] = T(0); }
     }
@@ -51,16 +87,7 @@ void pack_transposed(T const* src, extent_t row_stride, extent_t feature_stride,
 // A tile into rows: dst[r][c] = src[c][r].
 template <class A, class T>
 void unpack_transposed(T const* src, extent_t pitch, extent_t rows, extent_t width, T* dst, extent_t row_stride, extent_t feature_stride) {
-    extent_t const r4 = feature_stride == 1 ? rows / 4 * 4 : 0, c4 = width / 4 * 4;
-    for (extent_t r = 0; r < r4; r += 4) {
-        for (extent_t c = 0; c < c4; c += 4) { detail::transpose_4x4<T, A>(src + c * pitch + r, pitch, dst + r * row_stride + c, row_stride); }
-        for (extent_t c = c4; c < width; ++c) {
-            for (extent_t i = 0; i < 4; ++i) { dst[(r + i) * row_stride + c] = src[c * pitch + r + i]; }
-        }
-    }
-    for (extent_t r = r4; r < rows; ++r) {
-        for (extent_t c = 0; c < width; ++c) { dst[r * row_stride + c * feature_stride] = src[c * pitch + r]; }
-    }
+    detail::transpose<A>(src, pitch, extent_t(1), width, rows, dst, row_stride, feature_stride);
 }
 
 // Rows with scattered features, copied to contiguous ones.

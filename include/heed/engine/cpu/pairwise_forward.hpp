@@ -221,8 +221,9 @@ private:
         extent_t const d = h.width(), dv = h.out_width();
         if constexpr (tables > 0) { stage_tables(h, t.cols); }
 
+        expect_tables(h, t.cols, 0);
         for (int w = 0; w < h.vecs; ++w) { (-math::inf<V>()).store(mem.peak + w * lanes); }
-        bool may_mask = detail::masks_of<score_type>;
+        bool may_mask = false;
         for (int g = 0; g < count; ++g) {
             segment const part = mem.cut[g];
             bool const as_is = linear && !part.masked;
@@ -230,9 +231,9 @@ private:
             // while the first query tile reads the keys, the values are on their way
             typename contract::rows const ahead = fresh ? typename contract::rows{t.v + part.begin * t.v_stride, t.v_stride} : k;
             contract::run(k, part.end - part.begin, ahead, h.q, d, mem.s + part.begin * pitch, as_is ? mem.peak : mem.factor, part.first, part.last);
-            if (!as_is) { bend(h, t.cols, part); }
-            may_mask = may_mask || part.masked;
+            if (!as_is && bend(h, t.cols, part)) { may_mask = true; }
         }
+        expect_tables(h, t.cols, 1);
         // Values that are not finite must not meet a weight of 0: their rows are set aside and gathered pair by pair.
         bool const strange = may_mask && has_strange_values(h, t.cols, count);
         segment const* plan = mem.cut;
@@ -243,7 +244,9 @@ private:
         }
         for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(h.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
         weigh(h, count);
+        expect_tables(h, t.cols, 2);
         mix::run(t.v, t.v_stride, mem.s, plan, plan_count, h.o, mem.factor, dv, h.vecs);
+        expect_tables(h, t.cols, 3);
         if (strange) [[unlikely]] { mix_strange(h, t.cols); }
     }
 
@@ -321,6 +324,23 @@ private:
             stage_elements(h, cols, t, dst);
         }
     }
+    // A table is read in short runs of many rows, which the hardware does not see coming: a quarter of the next tile's is asked for in each of
+    // the four phases of this tile, so that the requests do not queue up.
+    static void expect_tables(cursor const& h, range cols, int phase) {
+        if constexpr (tables > 0) {
+            detail::for_each_table(h.m.score, [&](int, auto const& table) { expect(h, cols, table, phase); });
+        }
+    }
+    template <class U>
+    static void expect(cursor const& h, range cols, tensor_view<U> const& t, int phase) {
+        if (t.extent(2) == 1 || t.stride(3) != 1 || cols.end + C.keys > t.extent(3)) { return; }
+        U const* const next = t.row(t.extent(0) == 1 ? 0 : h.at.batch, t.extent(1) == 1 ? 0 : h.at.head, h.rows.begin) + cols.end;
+        for (extent_t i = phase; i < h.rows.size(); i += 4) {
+            for (extent_t j = 0; j < C.keys; j += extent_t(line_bytes / sizeof(U))) { HEED_PREFETCH(next + i * t.stride(2) + j); }
+        }
+    }
+    template <class Computed>
+    static void expect(cursor const&, range, Computed const&, int) {}
     template <class Computed>
     static void stage(cursor const& h, range cols, Computed const& t, T* dst) {
         stage_elements(h, cols, t, dst);
@@ -333,18 +353,17 @@ private:
         }
     }
 
-    // Score chain, unit, mask and peak of one segment.
-    static void bend(cursor const& h, range cols, segment const& t) {
-        if (t.masked) {
-            bend_as<true>(h, cols, t);
-        } else {
-            bend_as<false>(h, cols, t);
-        }
-    }
+    // Score chain, unit, mask and peak of one segment. True if some pair may be masked.
+    static bool bend(cursor const& h, range cols, segment const& t) { return t.masked ? bend_as<true>(h, cols, t) : bend_as<false>(h, cols, t); }
     template <bool Masked>
-    static void bend_as(cursor const& h, range cols, segment const& t) {
+    static bool bend_as(cursor const& h, range cols, segment const& t) {
         slot& mem = h.mem;
+        // Copies: the compiler must see that storing scores changes no parameter.
+        auto const score = h.m.score;
+        auto const pattern = h.m.pattern;
+        place const at = h.at;
         V const none = -math::inf<V>();
+        V least(0);
         for (int w = t.first; w < t.last; ++w) {
             I const i = iota(h.rows.begin + w * lanes, std::type_identity<I>{});
             V top = V::load(mem.peak + w * lanes);
@@ -353,21 +372,23 @@ private:
                 V s = V::load(mem.s + offset);
                 I const col(cols.begin + j);
                 if constexpr (!linear) {
-                    detail::lane_pair<V> const pair{h.at, i, col, mem.table, offset};
-                    s = detail::after_leading(h.m.score, s, pair) * V(normalizer_type::unit);
+                    detail::lane_pair<V> const pair{at, i, col, mem.table, offset};
+                    s = detail::after_leading(score, s, pair) * V(normalizer_type::unit);
                 }
                 if constexpr (Masked) {
                     if constexpr (packed_pattern) {
                         s = select(mask_from_bits<V>(mem.words[j] >> (w * lanes)), s, none);
                     } else {
-                        s = select(mask_cast<V>(h.m.pattern.keep(h.at, i, col)), s, none);
+                        s = select(mask_cast<V>(pattern.keep(at, i, col)), s, none);
                     }
                 }
+                if constexpr (!Masked && detail::masks_of<score_type>) { least = min(least, s); }
                 s.store(mem.s + offset);
                 top = max(top, s);
             }
             top.store(mem.peak + w * lanes);
         }
+        return Masked || (detail::masks_of<score_type> && !all(least > none));
     }
 
     static void weigh(cursor const& h, int count) {
@@ -380,6 +401,7 @@ private:
     template <int W>
     static void weigh_vectors(cursor const& h, int count) {
         slot& mem = h.mem;
+        auto const normalizer = h.m.normalizer;
         V sum[W]; // of this tile
         static_for<W>([&](auto w) HEED_INLINE_LAMBDA { sum[w] = V(0); });
         for (int g = 0; g < count; ++g) {
@@ -390,7 +412,7 @@ private:
                 for (int j = t.begin; j < t.end; ++j) {
                     static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
                         T* const at = mem.s + j * pitch + w * lanes;
-                        V const p = h.m.normalizer.weight(r[w], V::load(at));
+                        V const p = normalizer.weight(r[w], V::load(at));
                         p.store(at);
                         sum[w] = sum[w] + p;
                     });
@@ -401,7 +423,7 @@ private:
                         row_type const r = h.state[w];
                         for (int j = t.begin; j < t.end; ++j) {
                             T* const at = mem.s + j * pitch + w * lanes;
-                            V const p = h.m.normalizer.weight(r, V::load(at));
+                            V const p = normalizer.weight(r, V::load(at));
                             p.store(at);
                             sum[w] = sum[w] + p;
                         }
@@ -409,7 +431,7 @@ private:
                 });
             }
         }
-        static_for<W>([&](auto w) HEED_INLINE_LAMBDA { h.m.normalizer.settle(h.state[w], sum[w]); });
+        static_for<W>([&](auto w) HEED_INLINE_LAMBDA { normalizer.settle(h.state[w], sum[w]); });
     }
 
     // Only segments in which a pair may be masked are looked at.
