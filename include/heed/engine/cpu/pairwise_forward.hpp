@@ -341,12 +341,29 @@ private:
     }
     template <class Computed>
     static void expect(cursor const&, range, Computed const&, int) {}
-    template <class Computed>
-    static void stage(cursor const& h, range cols, Computed const& t, T* dst) {
-        stage_elements(h, cols, t, dst);
+
+    // The tile is a sliding window over the values of its diagonals.
+    template <detail::DiagonalTable Table>
+    static void stage(cursor const& h, range cols, Table const& t, T* dst) {
+        T strip[C.keys + pitch]; // from the greatest distance j - i down
+        extent_t const n = cols.size(), top = cols.end - 1 - h.rows.begin, filled = extent_t(h.vecs) * lanes;
+        for (extent_t x = 0; x < n - 1 + filled; ++x) { strip[x] = static_cast<T>(t.diagonal(h.at, top - x)); }
+        for (extent_t j = 0; j < n; ++j) {
+            for (int w = 0; w < h.vecs; ++w) { V::load(strip + (n - 1 - j) + w * lanes).store(dst + j * pitch + w * lanes); }
+        }
     }
-    template <class Table>
-    static void stage_elements(cursor const& h, range cols, Table const& t, T* dst) {
+    template <detail::RowColumnTable Table>
+    static void stage(cursor const& h, range cols, Table const& t, T* dst) {
+        T of_row[pitch] = {};
+        for (extent_t i = 0; i < h.rows.size(); ++i) { of_row[i] = static_cast<T>(t.of_row(h.at, h.rows.begin + i)); }
+        for (extent_t j = 0; j < cols.size(); ++j) {
+            V const of_col(t.of_col(h.at, cols.begin + j));
+            for (int w = 0; w < h.vecs; ++w) { (V::load(of_row + w * lanes) + of_col).store(dst + j * pitch + w * lanes); }
+        }
+    }
+    // A view of another element type.
+    template <class U>
+    static void stage_elements(cursor const& h, range cols, tensor_view<U> const& t, T* dst) {
         for (extent_t j = 0; j < cols.size(); ++j) {
             for (extent_t i = 0; i < h.rows.size(); ++i) { dst[j * pitch + i] = static_cast<T>(detail::table_element(t, h.at, h.rows.begin + i, cols.begin + j)); }
             for (extent_t i = h.rows.size(); i < extent_t(h.vecs) * lanes; ++i) { dst[j * pitch + i] = T(0); }

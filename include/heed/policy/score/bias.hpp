@@ -54,13 +54,12 @@ struct relative_bias {
     extent_t left;
     static constexpr bool masks = true;
 
-    // A table over pairs whose elements are computed: the distance picks the entry.
     struct by_distance {
         tensor_view<T const> t;
         extent_t left;
-        HEED_HD T operator()(place const& at, extent_t i, extent_t j) const {
-            extent_t const last = t.extent(2) - 1;
-            extent_t const e = j - i - at.shift() + left;
+        // the element of every pair with j - i = d
+        HEED_HD T diagonal(place const& at, extent_t d) const {
+            extent_t const last = t.extent(2) - 1, e = d - at.shift() + left;
             return t(0, t.extent(1) == 1 ? 0 : at.head, e < 0 ? 0 : e > last ? last : e, 0);
         }
     };
@@ -83,7 +82,8 @@ struct forgetting {
 
     struct difference {
         tensor_view<T const> c;
-        HEED_HD T operator()(place const& at, extent_t i, extent_t j) const { return c(at.batch, at.head, i + at.shift(), 0) - c(at.batch, at.head, j, 0); }
+        HEED_HD T of_row(place const& at, extent_t i) const { return c(at.batch, at.head, i + at.shift(), 0); }
+        HEED_HD T of_col(place const& at, extent_t j) const { return -c(at.batch, at.head, j, 0); }
     };
     HEED_HD constexpr difference table() const { return {c}; }
     template <class V, class Pair>
@@ -100,14 +100,27 @@ forgetting(tensor_view<T>) -> forgetting<std::remove_const_t<T>>;
 
 namespace detail {
 
-// Element (i, j) of a table, whatever its form; extents of 1 broadcast.
+// A table over pairs has one of three forms: a view; one number per diagonal; a number per row plus a number per column.
+template <class Table>
+concept DiagonalTable = requires(Table const t, place const at, extent_t d) { t.diagonal(at, d); };
+template <class Table>
+concept RowColumnTable = requires(Table const t, place const at, extent_t i) {
+    t.of_row(at, i);
+    t.of_col(at, i);
+};
+
+// Element (i, j), whatever the form; extents of 1 broadcast.
 template <class T>
 HEED_HD std::remove_const_t<T> table_element(tensor_view<T> const& t, place const& at, extent_t i, extent_t j) {
     return t(t.extent(0) == 1 ? 0 : at.batch, t.extent(1) == 1 ? 0 : at.head, t.extent(2) == 1 ? 0 : i, t.extent(3) == 1 ? 0 : j);
 }
-template <class Computed>
-HEED_HD auto table_element(Computed const& t, place const& at, extent_t i, extent_t j) {
-    return t(at, i, j);
+template <DiagonalTable Table>
+HEED_HD auto table_element(Table const& t, place const& at, extent_t i, extent_t j) {
+    return t.diagonal(at, j - i);
+}
+template <RowColumnTable Table>
+HEED_HD auto table_element(Table const& t, place const& at, extent_t i, extent_t j) {
+    return t.of_row(at, i) + t.of_col(at, j);
 }
 
 } // namespace detail
