@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// DLPack tensors as views: what Python frameworks hand over. Include after (or with) <dlpack/dlpack.h>; CPU memory only.
+// DLPack tensors as views: what Python frameworks hand over. Empty where <dlpack/dlpack.h> is not installed; CPU memory only.
 // The axes are batch, head, sequence, feature; fewer axes than four are the last ones.
 #pragma once
 
 #include <heed/view/adapt.hpp>
 
+#if __has_include(<dlpack/dlpack.h>)
 #include <dlpack/dlpack.h>
 
 namespace heed {
@@ -29,3 +30,4 @@ HEED_INLINE tensor_view<T> dlpack_view(DLTensor const& t) {
 }
 
 } // namespace heed
+#endif
