@@ -4,6 +4,9 @@
 #include "../timing/pair_count.hpp"
 #include "../timing/team.hpp"
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" // g++ 12's own AVX-512 header, where Eigen uses it
+#endif
 #define EIGEN_DONT_PARALLELIZE // the threads go over heads
 #include <Eigen/Core>
 
