@@ -17,9 +17,9 @@ concept Policy = std::is_class_v<P> && std::is_trivially_copyable_v<P>;
 // Score: bends raw = q.k (or another contraction) into a score, written once over a value type V.
 //   V operator()(V raw, Pair const& p) const      p.i, p.j positions; p.at the place; p.distance() = i + (M-N) - j; p.load(view) an operand of the pair
 // optional: factor(place)   the stage is multiplication by this number; leading factors are folded into the queries
-//           table()         a view [B|1, H|1, N|1, M|1] that p.load() reads
+//           table()         a view [B|1, H|1, N|1, M|1] that p.load() reads; an element of -inf masks its pair
 //           views(sizes, f) calls f(name, shape, wanted shape) for every view held, for the check at the door
-//           masks           static bool: true if a score may be -inf, which means masked
+//           masks           static bool: true if the stage itself may return -inf, which means masked
 namespace detail {
 struct probe_pair {
     place at;

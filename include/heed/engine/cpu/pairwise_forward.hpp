@@ -391,6 +391,7 @@ private:
                 if constexpr (!linear) {
                     detail::lane_pair<V> const pair{at, i, col, mem.table, offset};
                     s = detail::after_leading(score, s, pair) * V(normalizer_type::unit);
+                    static_for<tables>([&](auto table) HEED_INLINE_LAMBDA { s = select(V::load(mem.table[table] + offset) == none, none, s); });
                 }
                 if constexpr (Masked) {
                     if constexpr (packed_pattern) {

@@ -44,7 +44,11 @@ private:
     using normalizer_type = decltype(M::normalizer);
     using ring = typename decltype(M::score)::contraction;
 
+    // -inf is masked: the pattern leaves the pair out, or a table of the score does.
     static T score(M const& m, pairwise_problem<T> const& x, place const& at, extent_t i, extent_t j) {
+        bool kept = m.pattern.keep(at, i, j);
+        detail::for_each_table(m.score, [&](int, auto const& table) { kept = kept && static_cast<T>(detail::table_element(table, at, i, j)) != -math::inf<T>(); });
+        if (!kept) { return -math::inf<T>(); }
         T raw = ring::template zero<T>();
         for (extent_t c = 0; c < at.width; ++c) { raw = ring::step(raw, x.k(at.batch, at.kv_head, j, c), x.q(at.batch, at.head, i, c)); }
         return m.score(raw, detail::scalar_pair<T>{at, i, j}) * static_cast<T>(normalizer_type::unit);
@@ -54,9 +58,8 @@ private:
         auto state = m.normalizer.template start<T>(at);
         for (extent_t e = 0; e < dv; ++e) { x.out(at.batch, at.head, i, e) = T(0); }
         for (extent_t j = 0; j < at.keys; ++j) {
-            if (!m.pattern.keep(at, i, j)) { continue; }
             T const s = score(m, x, at, i, j);
-            if (s == -math::inf<T>()) { continue; } // masked
+            if (s == -math::inf<T>()) { continue; }
             T const factor = m.normalizer.raise(state, s), p = m.normalizer.weight(state, s);
             m.normalizer.settle(state, p);
             for (extent_t e = 0; e < dv; ++e) {

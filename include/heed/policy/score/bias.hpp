@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Additive terms of a score.
-//   bias            s <- s + b[b, h, i, j]; any extent of b may be 1 (broadcast). -inf means masked; NaN and +inf spread to their row.
+// An element of -inf means masked, whatever else the chain says of the pair; NaN and +inf spread to their row.
+//   bias            s <- s + b[b, h, i, j]; any extent of b may be 1 (broadcast)
 //   alibi           s <- s - m_h |i + (M-N) - j|   (Press et al., arXiv:2108.12409; with a causal mask the sign of the distance is fixed)
 //   relative_bias   s <- s + t[h, clamp(j - i - (M-N), -left, E-1-left) + left], E entries per head on the sequence axis of t
 //   forgetting      s <- s + c_i - c_j with c the running sum of log forget gates (forgetting transformer, arXiv:2503.02130); c [B, H, N, 1], N = M
@@ -15,7 +16,6 @@ namespace heed {
 template <class T>
 struct bias {
     tensor_view<T const> b; // [B|1, H|1, N|1, M|1]
-    static constexpr bool masks = true;
 
     HEED_HD constexpr tensor_view<T const> table() const { return b; }
     template <class V, class Pair>
@@ -52,7 +52,6 @@ template <class T>
 struct relative_bias {
     tensor_view<T const> t; // [1, H|1, E, 1]
     extent_t left;
-    static constexpr bool masks = true;
 
     struct by_distance {
         tensor_view<T const> t;

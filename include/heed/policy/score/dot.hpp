@@ -21,7 +21,7 @@ namespace detail {
 template <class S>
 inline constexpr int tables_of = Tabled<S> ? 1 : 0;
 template <class S>
-inline constexpr bool masks_of = requires { requires S::masks; };
+inline constexpr bool masks_of = Tabled<S> || requires { requires S::masks; };
 // A stage that is a pure factor (or dot itself), so that a chain of them is linear in q.
 template <class S>
 inline constexpr bool is_linear = Factor<S> || std::is_same_v<S, dot>;
