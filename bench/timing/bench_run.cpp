@@ -49,6 +49,20 @@ std::vector<std::pair<std::string, std::string>> context_of(bench_options const&
     return context;
 }
 
+// The engines that ran join the context: they are known only now.
+std::vector<std::pair<std::string, std::string>> with_engines(std::vector<std::pair<std::string, std::string>> context,
+                                                              std::string const& json) {
+    auto const record = read_record(json, "this run");
+    std::vector<std::string> engines;
+    for (auto const& r : record.rows) {
+        if (!is_limit(r.name) && !r.engine.empty() && std::find(engines.begin(), engines.end(), r.engine) == engines.end()) {
+            engines.push_back(r.engine);
+        }
+    }
+    context.emplace_back("engine", join(engines, "; "));
+    return context;
+}
+
 int compare_files(bench_options const& o, std::ostream& out) {
     auto const comparison = compare(load_record(o.compare[0]), load_record(o.compare[1]));
     print(out, comparison, o.compare[0]);
@@ -79,7 +93,7 @@ int run_bench(bench_options const& o) {
     how.verify = o.verify;
     how.progress = isatty(STDERR_FILENO) != 0;
     auto const measured = measure(groups, how);
-    auto const json = with_context(measured.json, context);
+    auto const json = with_context(measured.json, with_engines(context, measured.json));
     auto const record = read_record(json, "this run");
 
     report_extras extras;
