@@ -13,39 +13,15 @@
 
 #include <heed/engine/cpu/kernels.hpp>
 #include <heed/engine/cpu/parallel.hpp>
+#include <heed/engine/cpu/score_tables.hpp>
 #include <heed/engine/problem.hpp>
 #include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
 #include <heed/kernel/pack.hpp>
-#include <heed/policy/score/bias.hpp>
 
 #include <cstring>
 
 namespace heed {
-
-namespace detail {
-
-// A pair of one key and a vector of queries, as score policies see it.
-template <class V, int Slot = 0>
-struct lane_pair {
-    using T = typename V::value_type;
-    place const& at;
-    index_of<V> i, j;
-    T const* const* tables; // one transposed tile [key][query] per table
-    extent_t offset;        // of this pair inside a tile
-
-    HEED_INLINE index_of<V> distance() const { return i + limit<index_of<V>>(at.shift()) - j; }
-    template <class View>
-    HEED_INLINE V load(View const&) const {
-        return V::load(tables[Slot] + offset);
-    }
-    template <int N>
-    HEED_INLINE lane_pair<V, Slot + N> after() const {
-        return {at, i, j, tables, offset};
-    }
-};
-
-} // namespace detail
 
 template <class M, class T, class A>
 struct pairwise_forward {
@@ -219,9 +195,10 @@ private:
     static void tile_of_pairs(cursor const& h, key_tile const& t, int count, bool fresh) {
         slot& mem = h.mem;
         extent_t const d = h.width(), dv = h.out_width();
-        if constexpr (tables > 0) { stage_tables(h, t.cols); }
+        score_tables<T, A, C> const staging{h.at, h.rows, t.cols, h.vecs};
+        staging.stage(h.m.score, mem.table);
 
-        expect_tables(h, t.cols, 0);
+        staging.expect_next(h.m.score, 0);
         for (int w = 0; w < h.vecs; ++w) { (-math::inf<V>()).store(mem.peak + w * lanes); }
         bool may_mask = false;
         for (int g = 0; g < count; ++g) {
@@ -233,7 +210,7 @@ private:
             contract::run(k, part.end - part.begin, ahead, h.q, d, mem.s + part.begin * pitch, as_is ? mem.peak : mem.factor, part.first, part.last);
             if (!as_is && bend(h, t.cols, part)) { may_mask = true; }
         }
-        expect_tables(h, t.cols, 1);
+        staging.expect_next(h.m.score, 1);
         // Values that are not finite must not meet a weight of 0: their rows are set aside and gathered pair by pair.
         bool const strange = may_mask && has_strange_values(h, t.cols, count);
         segment const* plan = mem.cut;
@@ -244,9 +221,9 @@ private:
         }
         for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(h.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
         weigh(h, count);
-        expect_tables(h, t.cols, 2);
+        staging.expect_next(h.m.score, 2);
         mix::run(t.v, t.v_stride, mem.s, plan, plan_count, h.o, mem.factor, dv, h.vecs);
-        expect_tables(h, t.cols, 3);
+        staging.expect_next(h.m.score, 3);
         if (strange) [[unlikely]] { mix_strange(h, t.cols); }
     }
 
@@ -301,72 +278,6 @@ private:
             return any_kept == 0 ? tile::skip : all_kept == all ? tile::full : tile::partial;
         } else {
             return h.m.pattern.classify(h.at, rows, {cols.begin + j, cols.begin + end});
-        }
-    }
-
-    // Tables of the score chain for this tile, transposed to [key][query].
-    static void stage_tables(cursor const& h, range cols) {
-        detail::for_each_table(h.m.score, [&](int slot_index, auto const& table) { stage(h, cols, table, h.mem.table[slot_index]); });
-    }
-    template <class U>
-    static void stage(cursor const& h, range cols, tensor_view<U> const& t, T* dst) {
-        if constexpr (std::is_same_v<std::remove_const_t<U>, T>) {
-            extent_t const si = t.extent(2) == 1 ? 0 : t.stride(2), sj = t.extent(3) == 1 ? 0 : t.stride(3);
-            T const* const src = t.row(t.extent(0) == 1 ? 0 : h.at.batch, t.extent(1) == 1 ? 0 : h.at.head, t.extent(2) == 1 ? 0 : h.rows.begin) + cols.begin * sj;
-            if (si == 0) { // one row for all queries
-                for (extent_t j = 0; j < cols.size(); ++j) {
-                    for (int w = 0; w < h.vecs; ++w) { V(src[j * sj]).store(dst + j * pitch + w * lanes); }
-                }
-            } else {
-                pack_transposed<A>(src, si, sj, h.rows.size(), cols.size(), dst, pitch, extent_t(h.vecs) * lanes);
-            }
-        } else {
-            stage_elements(h, cols, t, dst);
-        }
-    }
-    // A table is read in short runs of many rows, which the hardware does not see coming: a quarter of the next tile's is asked for in each of
-    // the four phases of this tile, so that the requests do not queue up.
-    static void expect_tables(cursor const& h, range cols, int phase) {
-        if constexpr (tables > 0) {
-            detail::for_each_table(h.m.score, [&](int, auto const& table) { expect(h, cols, table, phase); });
-        }
-    }
-    template <class U>
-    static void expect(cursor const& h, range cols, tensor_view<U> const& t, int phase) {
-        if (t.extent(2) == 1 || t.stride(3) != 1 || cols.end + C.keys > t.extent(3)) { return; }
-        U const* const next = t.row(t.extent(0) == 1 ? 0 : h.at.batch, t.extent(1) == 1 ? 0 : h.at.head, h.rows.begin) + cols.end;
-        for (extent_t i = phase; i < h.rows.size(); i += 4) {
-            for (extent_t j = 0; j < C.keys; j += extent_t(line_bytes / sizeof(U))) { HEED_PREFETCH(next + i * t.stride(2) + j); }
-        }
-    }
-    template <class Computed>
-    static void expect(cursor const&, range, Computed const&, int) {}
-
-    // The tile is a sliding window over the values of its diagonals.
-    template <detail::DiagonalTable Table>
-    static void stage(cursor const& h, range cols, Table const& t, T* dst) {
-        T strip[C.keys + pitch]; // from the greatest distance j - i down
-        extent_t const n = cols.size(), top = cols.end - 1 - h.rows.begin, filled = extent_t(h.vecs) * lanes;
-        for (extent_t x = 0; x < n - 1 + filled; ++x) { strip[x] = static_cast<T>(t.diagonal(h.at, top - x)); }
-        for (extent_t j = 0; j < n; ++j) {
-            for (int w = 0; w < h.vecs; ++w) { V::load(strip + (n - 1 - j) + w * lanes).store(dst + j * pitch + w * lanes); }
-        }
-    }
-    template <detail::RowColumnTable Table>
-    static void stage(cursor const& h, range cols, Table const& t, T* dst) {
-        T of_row[pitch] = {};
-        for (extent_t i = 0; i < h.rows.size(); ++i) { of_row[i] = static_cast<T>(t.of_row(h.at, h.rows.begin + i)); }
-        for (extent_t j = 0; j < cols.size(); ++j) {
-            V const of_col(t.of_col(h.at, cols.begin + j));
-            for (int w = 0; w < h.vecs; ++w) { (V::load(of_row + w * lanes) + of_col).store(dst + j * pitch + w * lanes); }
-        }
-    }
-    // A view of another element type.
-    template <class U>
-    static void stage_elements(cursor const& h, range cols, tensor_view<U> const& t, T* dst) {
-        for (extent_t j = 0; j < cols.size(); ++j) {
-            for (extent_t i = 0; i < h.rows.size(); ++i) { dst[j * pitch + i] = static_cast<T>(detail::table_element(t, h.at, h.rows.begin + i, cols.begin + j)); }
-            for (extent_t i = h.rows.size(); i < extent_t(h.vecs) * lanes; ++i) { dst[j * pitch + i] = T(0); }
         }
     }
 
