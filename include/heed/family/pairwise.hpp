@@ -29,7 +29,7 @@ struct attention {
     static_assert(Normalizer<N>, "heed: a normalizer needs row<V>, start, empty, raise, weight, settle, close and unit; see heed/policy/concepts.hpp");
     static_assert(Ring<M>, "heed: a mix ring needs zero<V>(), step(acc, a, b) and reduce(a, b)");
 
-    // f(name, shape, wanted shape) for every view that a policy holds.
+    // f(name, view, wanted shape[, exactly]) for every view that a policy holds.
     template <class F>
     constexpr void views(call_sizes const& sizes, F&& f) const {
         if constexpr (requires { score.views(sizes, f); }) { score.views(sizes, f); }

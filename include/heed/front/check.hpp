@@ -107,18 +107,24 @@ struct door {
                 }
             }
             for (int i = 0; i < count; ++i) {
-                if (i != o && (i < o || !args[i].written) && !args[i].empty() && meet(args[o], args[i])) {
-                    refuse(sentence<A>("heed: ", args[o].name, " overlaps ", args[i].name, " in memory; an output must not share elements with another argument"));
-                }
+                if (i != o && (i < o || !args[i].written)) { check_apart(args[o], args[i]); }
             }
         }
     }
 
-    static void check_view(char const* name, shape have, shape want) {
+    static void check_apart(argument const& output, argument const& other) {
+        if (!output.empty() && !other.empty() && meet(output, other)) {
+            refuse(sentence<A>("heed: ", output.name, " overlaps ", other.name, " in memory; an output must not share elements with another argument"));
+        }
+    }
+
+    static void check_view(char const* name, shape have, shape want, bool exact_features) {
         for (int r = 0; r < 4; ++r) {
-            if (have[r] != want[r] && have[r] != 1) {
+            bool const exact = exact_features && r == 3;
+            if (have[r] != want[r] && (exact || have[r] != 1)) {
                 axis const x = static_cast<axis>(r);
-                refuse(sentence<A>("heed: ", name, ".", axis_name(x), " is ", have[r], " and the call needs ", want[r], "; each extent must be equal or 1 (broadcast)"));
+                refuse(sentence<A>("heed: ", name, ".", axis_name(x), " is ", have[r], " and the call needs ", want[r],
+                                   exact ? "; this extent must be equal" : "; each extent must be equal or 1 (broadcast)"));
             }
         }
     }

@@ -29,7 +29,7 @@ public:
     forward_plan(M const& mechanism, shape q, shape k, shape v, B const& backend) : mechanism_(mechanism), q_(q), k_(k), v_(v), backend_(backend) {
         detail::argument args[] = {{"q", q, {}, 1, sizeof(T), {}, false}, {"k", k, {}, 1, sizeof(T), {}, false}, {"v", v, {}, 1, sizeof(T), {}, false}};
         door::check_axes(args, 3, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
-        mechanism_.views(call_sizes{q.batch, q.head, q.seq, k.seq, q.feature}, [](char const* name, shape have, shape want) { door::check_view(name, have, want); });
+        mechanism_.views(call_sizes{q.batch, q.head, q.seq, k.seq, q.feature}, [](char const* name, auto const& view, shape want, auto... exact) { door::check_view(name, view.shape(), want, sizeof...(exact) > 0); });
     }
 
     static constexpr std::string_view engine() { return engine_type::name; }
@@ -102,6 +102,10 @@ private:
         if (with_lse) { door::check_offsets(args[detail::arg_q], args[detail::arg_lse]); }
         door::check_offsets(args[detail::arg_k], args[detail::arg_v]);
         door::check_outputs(args, count);
+        call_sizes const sizes{q_.batch, q_.head, q_.seq, k_.seq, q_.feature};
+        mechanism_.views(sizes, [&](char const* name, auto const& view, shape, auto...) {
+            for (int o = detail::arg_out; o < count; ++o) { door::check_apart(args[o], argument::of(name, view)); }
+        });
         if (workspace < workspace_bytes()) {
             door::refuse(sentence<A>("heed: the workspace has ", workspace, " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()"));
         }

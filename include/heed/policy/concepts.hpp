@@ -18,7 +18,7 @@ concept Policy = std::is_class_v<P> && std::is_trivially_copyable_v<P>;
 //   V operator()(V raw, Pair const& p) const      p.i, p.j positions; p.at the place; p.distance() = i + (M-N) - j; p.load(view) an operand of the pair
 // optional: factor(place)   the stage is multiplication by this number; leading factors are folded into the queries
 //           table()         a view [B|1, H|1, N|1, M|1] that p.load() reads; an element of -inf masks its pair
-//           views(sizes, f) calls f(name, shape, wanted shape) for every view held, for the check at the door
+//           views(sizes, f) calls f(name, view, wanted shape) for every view held, for the checks at the door; extents of 1 broadcast
 //           masks           static bool: true if the stage itself may return -inf, which means masked
 namespace detail {
 struct probe_pair {

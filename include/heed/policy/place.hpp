@@ -21,6 +21,10 @@ struct call_sizes {
     extent_t batch = 0, head = 0, queries = 0, keys = 0, width = 0;
 };
 
+// Marks a view whose last extent does not broadcast (packed bits).
+struct exactly_t {};
+inline constexpr exactly_t exactly{};
+
 // Half-open range of positions.
 struct range {
     extent_t begin = 0, end = 0;

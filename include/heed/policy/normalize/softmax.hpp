@@ -87,7 +87,7 @@ struct softmax_sink : softmax {
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("sinks", sinks.shape(), shape{1, n.head, 1, 1});
+        f("sinks", sinks, shape{1, n.head, 1, 1});
     }
 };
 template <class T>

@@ -27,7 +27,7 @@ struct key_lengths {
     HEED_HD range hull(place const& at, range) const { return {0, detail::batch_entry(lengths, at)}; }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("key lengths", lengths.shape(), shape{n.batch, 1, 1, 1});
+        f("key lengths", lengths, shape{n.batch, 1, 1, 1});
     }
 };
 
@@ -50,7 +50,7 @@ struct prefix {
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("prefix lengths", lengths.shape(), shape{n.batch, 1, 1, 1});
+        f("prefix lengths", lengths, shape{n.batch, 1, 1, 1});
     }
 };
 

@@ -45,7 +45,7 @@ struct mask {
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("mask", m.shape(), shape{n.batch, n.head, n.queries, n.keys});
+        f("mask", m, shape{n.batch, n.head, n.queries, n.keys});
     }
 };
 
@@ -73,7 +73,7 @@ struct bit_mask {
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("bit mask", m.shape(), shape{n.batch, n.head, n.queries, (n.keys + 7) / 8});
+        f("bit mask", m, shape{n.batch, n.head, n.queries, (n.keys + 7) / 8}, exactly);
     }
 };
 
@@ -110,8 +110,8 @@ struct documents {
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("query document ids", query_ids.shape(), shape{n.batch, 1, n.queries, 1});
-        f("key document ids", key_ids.shape(), shape{n.batch, 1, n.keys, 1});
+        f("query document ids", query_ids, shape{n.batch, 1, n.queries, 1});
+        f("key document ids", key_ids, shape{n.batch, 1, n.keys, 1});
     }
 };
 

@@ -24,7 +24,7 @@ struct bias {
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("bias", b.shape(), shape{n.batch, n.head, n.queries, n.keys});
+        f("bias", b, shape{n.batch, n.head, n.queries, n.keys});
     }
 };
 template <class T>
@@ -42,7 +42,7 @@ struct alibi {
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("alibi slopes", slopes.shape(), shape{1, n.head, 1, 1});
+        f("alibi slopes", slopes, shape{1, n.head, 1, 1});
     }
 };
 template <class T>
@@ -69,7 +69,7 @@ struct relative_bias {
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("relative bias", t.shape(), shape{1, n.head, t.extent(2) > 0 ? t.extent(2) : 1, 1});
+        f("relative bias", t, shape{1, n.head, t.extent(2) > 0 ? t.extent(2) : 1, 1});
     }
 };
 template <class T>
@@ -81,8 +81,12 @@ struct forgetting {
 
     struct difference {
         tensor_view<T const> c;
-        HEED_HD T of_row(place const& at, extent_t i) const { return c(at.batch, at.head, i + at.shift(), 0); }
-        HEED_HD T of_col(place const& at, extent_t j) const { return -c(at.batch, at.head, j, 0); }
+        HEED_HD T of_row(place const& at, extent_t i) const { return gate(at, i + at.shift()); }
+        HEED_HD T of_col(place const& at, extent_t j) const { return -gate(at, j); }
+        // rows before the first key see none of them under a causal pattern; they count as the first
+        HEED_HD T gate(place const& at, extent_t position) const {
+            return c(c.extent(0) == 1 ? 0 : at.batch, c.extent(1) == 1 ? 0 : at.head, c.extent(2) == 1 || position < 0 ? 0 : position, 0);
+        }
     };
     HEED_HD constexpr difference table() const { return {c}; }
     template <class V, class Pair>
@@ -91,7 +95,7 @@ struct forgetting {
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
-        f("cumulative gates", c.shape(), shape{n.batch, n.head, n.keys, 1});
+        f("cumulative gates", c, shape{n.batch, n.head, n.keys, 1});
     }
 };
 template <class T>
