@@ -5,6 +5,7 @@ if(TARGET Catch2::Catch2WithMain)
   target_link_libraries(heed_test_main INTERFACE Catch2::Catch2WithMain)
 else()
   add_library(heed_test_main STATIC ${PROJECT_SOURCE_DIR}/tests/support/main.cpp)
+  target_include_directories(heed_test_main PUBLIC ${PROJECT_SOURCE_DIR}/tests)
   target_link_libraries(heed_test_main PUBLIC Catch2::Catch2 heed_own_flags)
 endif()
 
