@@ -115,14 +115,14 @@ exit_code check_file(std::string const& path, check_options const& options, std:
 }
 
 exit_code check_files(std::vector<std::string> const& paths, check_options const& options, std::ostream& report, std::ostream& errors) {
-    std::array<int, 4> count{};
-    for (auto const& path : paths) { ++count[check_file(path, options, report, errors)]; }
+    std::array<int, 4> count{}; // of files, by exit code
+    for (auto const& path : paths) { ++count[static_cast<std::size_t>(check_file(path, options, report, errors))]; }
     if (paths.size() > 1) {
         report << paths.size() << " files: " << count[exit_ok] << " ok, " << count[exit_mismatch] << " mismatched, "
                << count[exit_not_supported] << " not supported, " << count[exit_bad_input] << " bad\n";
     }
     for (auto const code : {exit_bad_input, exit_mismatch, exit_not_supported}) {
-        if (count[code]) { return code; }
+        if (count[static_cast<std::size_t>(code)]) { return code; }
     }
     return exit_ok;
 }

@@ -4,7 +4,7 @@
 #include "cpu_features.hpp"
 #include "failure.hpp"
 
-#include <heed/config.hpp>
+#include <heed/heed.hpp>
 #include <heed/version.hpp>
 
 #include <CLI/CLI.hpp>
@@ -49,7 +49,9 @@ void print_info(std::ostream& out) {
     line("isa compiled", std::string(arch_name<native_arch>()) + ": " + text_of_features(compiled));
     line("isa present",
          text_of_features(present) + ((compiled & ~present) ? " (less than compiled for: this build does not run here)" : ""));
-    line("engines", "cpu.pairwise.forward, reference.pairwise.forward");
+    using mechanism = decltype(softmax_attention());
+    line("engines", std::string(forward_engine<mechanism, float, cpu<>>::name) + ", " +
+                        std::string(forward_engine<mechanism, float, reference>::name));
     line("executors", executors());
     line("threads", std::to_string(std::thread::hardware_concurrency()));
     line("gpu", "none (built without CUDA)");

@@ -23,13 +23,20 @@ struct outcome {
 
 std::string in_shell_quotes(std::string const& text) {
     std::string result = "'";
-    for (char const c : text) { result += c == '\'' ? "'\\''" : std::string(1, c); }
-    return result + "'";
+    for (char const c : text) {
+        if (c == '\'') {
+            result += "'\\''";
+        } else {
+            result += c;
+        }
+    }
+    result += '\'';
+    return result;
 }
 
 outcome heed(std::vector<std::string> const& arguments) {
     std::string line = in_shell_quotes(HEED_COMMAND);
-    for (auto const& argument : arguments) { line += " " + in_shell_quotes(argument); }
+    for (auto const& argument : arguments) { line.append(" ").append(in_shell_quotes(argument)); }
     auto* const pipe = ::popen((line + " 2>&1").c_str(), "r");
     REQUIRE(pipe != nullptr);
     outcome result;
