@@ -51,7 +51,7 @@ void print_info(std::ostream& out) {
          text_of_features(present) + ((compiled & ~present) ? " (less than compiled for: this build does not run here)" : ""));
     using mechanism = decltype(softmax_attention());
     line("engines", std::string(forward_engine<mechanism, float, cpu<>>::name) + ", " +
-                        std::string(forward_engine<mechanism, float, reference>::name));
+                        std::string(forward_engine<mechanism, float, reference<>>::name));
     line("executors", executors());
     line("threads", std::to_string(std::thread::hardware_concurrency()));
     line("gpu", "none (built without CUDA)");
