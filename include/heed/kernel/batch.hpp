@@ -127,7 +127,17 @@ struct vec {
 #endif
         return {xsimd::min(a.v, b.v)};
     }
-    HEED_INLINE friend vec abs(vec a) { return {xsimd::abs(a.v)}; }
+    HEED_INLINE friend vec abs(vec a) {
+#if defined(__AVX512F__)
+        if constexpr (A::has(isa::avx512f) && std::is_same_v<T, float>) {
+            return {native(_mm512_castsi512_ps(_mm512_maskz_and_epi32(0xffff, _mm512_castps_si512(a.v), _mm512_set1_epi32(0x7fffffff))))};
+        }
+        if constexpr (A::has(isa::avx512f) && std::is_same_v<T, double>) {
+            return {native(_mm512_castsi512_pd(_mm512_maskz_and_epi64(0xff, _mm512_castpd_si512(a.v), _mm512_set1_epi64(0x7fffffffffffffff))))};
+        }
+#endif
+        return {xsimd::abs(a.v)};
+    }
     HEED_INLINE friend vec sqrt(vec a) { return {xsimd::sqrt(a.v)}; }
 };
 

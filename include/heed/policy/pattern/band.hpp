@@ -20,7 +20,8 @@ struct diagonals {
 
     template <class I>
     HEED_HD auto keep(I i, I j) const {
-        return (limit<I>(low) <= j - i) & (j - i <= limit<I>(high));
+        auto const above = limit<I>(low) <= j - i, below = j - i <= limit<I>(high);
+        return above & below;
     }
     HEED_HD constexpr tile classify(range rows, range cols) const {
         extent_t const least = cols.begin - (rows.end - 1), greatest = cols.end - 1 - rows.begin;
@@ -37,7 +38,8 @@ inline constexpr extent_t unbounded = extent_t(1) << 40;
 struct full {
     template <class I>
     HEED_HD auto keep(place const&, I i, I j) const {
-        return (i == i) & (j == j);
+        auto const row = i == i, col = j == j;
+        return row & col;
     }
     HEED_HD constexpr tile classify(place const&, range, range) const { return tile::full; }
 };

@@ -51,7 +51,9 @@ struct both {
             y.keep(at, i, i);
         }
     HEED_HD auto keep(place const& at, I i, I j) const {
-        return a.keep(at, i, j) & b.keep(at, i, j);
+        auto const in_a = a.keep(at, i, j);
+        auto const in_b = b.keep(at, i, j);
+        return in_a & in_b;
     }
     HEED_HD tile classify(place const& at, range rows, range cols) const { return both_tiles(a.classify(at, rows, cols), b.classify(at, rows, cols)); }
     HEED_HD range hull(place const& at, range rows) const { return intersect(detail::hull_of(a, at, rows), detail::hull_of(b, at, rows)); }

@@ -36,7 +36,8 @@ struct prefix {
 
     template <class I>
     HEED_HD auto keep(place const& at, I i, I j) const {
-        return (j < limit<I>(detail::batch_entry(lengths, at))) | (j <= i + limit<I>(at.shift()));
+        auto const inside = j < limit<I>(detail::batch_entry(lengths, at)), causal = j <= i + limit<I>(at.shift());
+        return inside | causal;
     }
     HEED_HD tile classify(place const& at, range rows, range cols) const {
         extent_t const n = detail::batch_entry(lengths, at);
