@@ -92,3 +92,12 @@ TEST_CASE("policy views: documents, lengths and masks of one entry are broadcast
     INFO(kept.text);
     CHECK(kept.good());
 }
+
+TEST_CASE("policy views: an output on a view that a policy holds is refused", "[contract]") {
+    std::vector<float> pool(4000, 0.5f), other(4000, 0.25f);
+    heed::shape const s{1, 1, 10, 10};
+    heed::tensor_view<float> const out{pool.data(), s};
+    heed::tensor_view<float const> const in{other.data(), s}, bias{pool.data(), s};
+    CHECK_THAT(refused([&] { heed::forward(heed::attention{heed::dot{} | heed::bias{bias}}, in, in, in, out); }), contains("out overlaps bias"));
+    CHECK(pool[0] == 0.5f);
+}
