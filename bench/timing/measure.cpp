@@ -23,9 +23,9 @@ using run = benchmark::BenchmarkReporter::Run;
 constexpr double warm_below = 0.02; // seconds: a longer call warms itself
 
 // One registered case and what is known about it from one repetition to the next.
-class session {
+class repeated_case {
 public:
-    session(timed_case const& c, measure_settings const& how) : case_(c), how_(how) {}
+    repeated_case(timed_case const& c, measure_settings const& how) : case_(c), how_(how) {}
 
     void operator()(benchmark::State& state) {
         try {
@@ -71,10 +71,10 @@ public:
 };
 
 std::vector<run> measure_group(case_group const& group, measure_settings const& how) {
-    std::vector<std::unique_ptr<session>> sessions;
+    std::vector<std::unique_ptr<repeated_case>> running;
     for (auto const& c : group.cases) {
-        sessions.push_back(std::make_unique<session>(c, how));
-        benchmark::RegisterBenchmark(c.name.c_str(), [s = sessions.back().get()](benchmark::State& state) { (*s)(state); })
+        running.push_back(std::make_unique<repeated_case>(c, how));
+        benchmark::RegisterBenchmark(c.name.c_str(), [s = running.back().get()](benchmark::State& state) { (*s)(state); })
             ->Unit(benchmark::kMillisecond)
             ->UseRealTime()
             ->MinTime(how.min_time)

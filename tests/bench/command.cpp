@@ -74,7 +74,8 @@ TEST_CASE("bench: JSON alone on standard output, with counters, context and limi
     REQUIRE(result.status == 0);
     auto const json = nlohmann::json::parse(result.out);
     CHECK(names_in(json) == std::set<std::string>{"softmax/forward/f32/1/1/1/32/32/16/16/1", "limit/fma_f32/1", "limit/read/1"});
-    for (auto const* key : {"seed", "repeat", "isa_compiled", "isa_present", "engine", "cpu_model", "compiler", "heed_version", "date", "num_cpus"}) {
+    for (auto const* key :
+         {"seed", "repeat", "isa_compiled", "isa_present", "engine", "cpu_model", "compiler", "heed_version", "date", "num_cpus"}) {
         INFO(key);
         CHECK(json["context"].contains(key));
     }
