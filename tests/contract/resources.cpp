@@ -1,137 +1,146 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Sentences: bitwise equal results across runs, thread counts, executors and batch composition; no heap allocation inside an engine, workspace_bytes
-// is the whole story, the one-call door makes one allocation; not one byte is read or written outside the views; all offsets in 64 bits;
-// rounding mode and denormal flags respected as found.
+// Sentence: no heap allocation inside an engine; plan.workspace_bytes() is the whole story.
+// Sentence: the one-call door makes exactly one allocation of plan.workspace_bytes() and frees it.
 #include <support/allocation_counter.hpp>
 #include <support/catch.hpp>
-#include <support/memory.hpp>
+#include <support/problem.hpp>
 #include <support/team.hpp>
 
-#include <heed/heed.hpp>
-
-#include <array>
-#include <cfenv>
-#include <cmath>
-#include <cstring>
-#include <random>
-#include <vector>
+#include <sstream>
 
 using namespace heed_test;
-using heed::extent_t;
 
 namespace {
 
-auto const causal = heed::softmax_attention(heed::causal_bottom_right{} & heed::window{150});
-
-std::vector<float> normals(extent_t n, unsigned seed) {
-    std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
-    std::vector<float> x(static_cast<std::size_t>(n));
-    for (float& e : x) { e = normal(random); }
-    return x;
-}
-bool same_bits(std::vector<float> const& a, std::vector<float> const& b) { return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0; }
-
-struct inputs {
-    heed::shape q, kv;
-    std::vector<float> qd = normals(q.size(), 1), kd = normals(kv.size(), 2), vd = normals(kv.size(), 3);
-    inputs(heed::shape a, heed::shape b) : q(a), kv(b) {}
-    template <class... Options>
-    std::vector<float> run(Options const&... options) {
-        std::vector<float> out(static_cast<std::size_t>(q.size()));
-        heed::forward(causal, heed::tensor_view{qd.data(), q}, heed::tensor_view{kd.data(), kv}, heed::tensor_view{vd.data(), kv}, heed::tensor_view{out.data(), q}, options...);
-        return out;
-    }
-};
-
-} // namespace
-
-TEST_CASE("determinism: thread counts and executors give the same bits") {
-    inputs x({2, 4, 333, 40}, {2, 2, 401, 40});
-    std::vector<float> const one = x.run();
-    CHECK(same_bits(one, x.run()));
-    for (int threads = 1; threads <= 8; ++threads) {
-        INFO(threads << " threads");
-        CHECK(same_bits(one, x.run(heed::cpu{thread_team{threads}})));
-    }
-    CHECK(same_bits(one, x.run(heed::cpu{backwards{5}})));
-}
-
-TEST_CASE("determinism: an entry alone equals the same entry in a batch") {
-    inputs x({3, 4, 97, 33}, {3, 2, 211, 33});
-    std::vector<float> const all = x.run();
-    for (extent_t b = 0; b < 3; ++b) {
-        auto const part = [&](std::vector<float>& d, heed::shape s) { return heed::tensor_view<float>{d.data() + b * s.size() / 3, {1, s.head, s.seq, s.feature}}; };
-        std::vector<float> alone(all.size() / 3);
-        heed::forward(causal, part(x.qd, x.q), part(x.kd, x.kv), part(x.vd, x.kv), heed::tensor_view{alone.data(), heed::shape{1, 4, 97, 33}});
-        CHECK(std::memcmp(alone.data(), all.data() + b * x.q.size() / 3, alone.size() * sizeof(float)) == 0);
-    }
-}
-
-TEST_CASE("memory: a plan allocates nothing and stays in its workspace, the door allocates once") {
-    inputs x({1, 3, 130, 24}, {1, 3, 260, 24});
-    std::vector<float> out(x.qd.size());
-    heed::tensor_view q{x.qd.data(), x.q}, k{x.kd.data(), x.kv}, v{x.vd.data(), x.kv}, o{out.data(), x.q};
-    auto plan = heed::plan<float>(causal, x.q, x.kv, x.kv, heed::cpu{backwards{3}});
-    for (std::size_t shift : {0, 1, 60}) {
-        guarded_block const workspace(plan.workspace_bytes(), place::upper_page, shift);
-        allocation_scope const scope;
-        plan.run(q, k, v, o, std::span<std::byte>(workspace.data(), workspace.bytes()));
-        std::size_t const calls = scope.calls();
-        CHECK(calls == 0);
-        CHECK(workspace.surroundings_intact());
-        CHECK(same_bits(out, x.run()));
-    }
-    allocation_scope const scope;
-    heed::forward(causal, q, k, v, o);
-    std::size_t const calls = scope.calls();
-    CHECK(calls == 1);
-}
-
-TEST_CASE("memory: nothing outside the views is read or written") {
-    for (place where : {place::upper_page, place::lower_page, place::margin}) {
-        for (auto [n, m, d, dv] : {std::array<extent_t, 4>{1, 1, 1, 1}, {5, 3, 7, 9}, {17, 131, 15, 31}, {49, 127, 33, 6}, {97, 260, 64, 65}}) {
-            INFO(n << " x " << m << ", " << d << " / " << dv);
-            auto const fill = [&](guarded_block const& b, unsigned seed) {
-                float* p = reinterpret_cast<float*>(b.data());
-                std::vector<float> const x = normals(static_cast<extent_t>(b.bytes() / sizeof(float)), seed);
-                std::memcpy(p, x.data(), b.bytes());
-                return p;
-            };
-            auto const bytes = [](extent_t count) { return static_cast<std::size_t>(count) * sizeof(float); };
-            guarded_block const q(bytes(n * d), where), k(bytes(m * d), where), v(bytes(m * dv), where), o(bytes(n * dv), where), l(bytes(n), where);
-            heed::forward(causal, heed::tensor_view{fill(q, 1), heed::shape{1, 1, n, d}}, heed::tensor_view{fill(k, 2), heed::shape{1, 1, m, d}},
-                          heed::tensor_view{fill(v, 3), heed::shape{1, 1, m, dv}}, heed::tensor_view{reinterpret_cast<float*>(o.data()), heed::shape{1, 1, n, dv}},
-                          heed::save{heed::per_row(reinterpret_cast<float*>(l.data()), 1, 1, n)});
-            for (auto const* b : {&q, &k, &v, &o, &l}) { CHECK(b->surroundings_intact()); }
-            float const* out = reinterpret_cast<float const*>(o.data());
-            bool finite = true;
-            for (extent_t i = 0; i < n * dv; ++i) { finite = finite && std::isfinite(out[i]); }
-            CHECK(finite); // every element written
+// A plan run in a workspace flush against a protected page, at every misalignment that matters, with nothing allocated.
+template <class M, class E>
+void try_workspace(M const& m, sizes n, E executor, std::uint64_t stream) {
+    random_source random(stream);
+    problem<float> p(n, random);
+    p.run(m);
+    tensor<float> expected(n.out());
+    expected.copy(p.out.in());
+    auto plan = heed::plan<float>(m, n.q(), n.k(), n.v(), heed::cpu{executor});
+    for (place where : {place::upper_page, place::lower_page}) {
+        for (std::size_t shift : {0u, 1u, 3u, 8u, 63u}) {
+            guarded_block const workspace(plan.workspace_bytes(), where, shift);
+            p.out.fill(-1);
+            std::size_t allocations = 0;
+            {
+                allocation_scope const scope;
+                plan.run(p.q.in(), p.k.in(), p.v.in(), p.out.view(), std::span<std::byte>(workspace.data(), workspace.bytes()), heed::save{p.lse.view()});
+                allocations = scope.calls();
+            }
+            INFO(n << ", shift " << shift);
+            CHECK(allocations == 0);
+            CHECK(workspace.surroundings_intact());
+            CHECK(same_bits(expected, p.out));
+            CHECK(p.intact());
         }
     }
 }
 
-TEST_CASE("offsets: strides beyond 2^31 and 2^32 elements") {
-    extent_t const H = 3, N = 20, D = 8, far = (extent_t(1) << 31) + 1024; // head 2 lies beyond 2^32 elements
-    sparse_range const range(static_cast<std::size_t>(2 * far + N * D + 4096) * sizeof(float));
-    REQUIRE(static_cast<bool>(range));
-    float* const base = static_cast<float*>(range.data());
-    heed::shape const s{1, H, N, D};
-    std::vector<float> near = normals(s.size(), 4), out_near(near.size()), out(near.size());
-    heed::tensor_view<float> const dense{near.data(), s}, sparse{base, s, {0, far, D, 1}};
-    for (extent_t h = 0; h < H; ++h)
-        for (extent_t i = 0; i < N * D; ++i) { base[h * far + i] = near[static_cast<std::size_t>(h * N * D + i)]; }
-    heed::forward(causal, dense, dense, dense, heed::tensor_view{out_near.data(), s});
-    heed::forward(causal, sparse, sparse, sparse, heed::tensor_view{out.data(), s});
-    CHECK(same_bits(out, out_near));
+auto const score = heed::dot{} | heed::inv_sqrt_width{};
+
+} // namespace
+
+TEST_CASE("resources: the counter counts", "[contract]") {
+    allocation_scope const scope;
+    CHECK(scope.calls() == 0);
+    auto const p = std::make_unique<double[]>(3);
+    CHECK(p[0] == 0);
+    std::size_t const calls = scope.calls(), bytes = scope.bytes();
+    CHECK(calls >= 1);
+    CHECK(bytes >= 24);
 }
 
-TEST_CASE("environment: the rounding mode is left as found") {
-    inputs x({1, 1, 30, 16}, {1, 1, 40, 16});
-    std::fesetround(FE_UPWARD);
-    x.run();
-    int const mode = std::fegetround();
-    std::fesetround(FE_TONEAREST);
-    CHECK(mode == FE_UPWARD);
+TEST_CASE("resources: a plan's run allocates nothing and stays in its workspace", "[contract]") {
+    HEED_SEEDED;
+    for (sizes n : {sizes{1, 1, 1, 1, 1, 1, 1}, sizes{1, 2, 1, 49, 131, 7, 9}, sizes{2, 2, 2, 200, 300, 33, 65}, sizes{1, 1, 1, 5, 0, 3, 3}, sizes{1, 1, 1, 5, 9, 0, 3}, sizes{1, 1, 1, 5, 9, 3, 0}}) {
+        try_workspace(heed::softmax_attention(), n, heed::serial{}, 201);
+        try_workspace(heed::softmax_attention(heed::causal_bottom_right{}), n, heed::serial{}, 202);
+        try_workspace(heed::softmax_attention(heed::causal_bottom_right{}), n, backwards{3}, 203);
+    }
+}
+
+TEST_CASE("resources: the same with masks, biases, sinks and strided features", "[contract]") {
+    HEED_SEEDED;
+    random_source random(204);
+    sizes const n{1, 2, 1, 100, 300, 7, 9};
+    tensor<std::uint8_t> m(n.pairs());
+    tensor<float> b(n.pairs()), slopes(heed::shape{1, 2, 1, 1});
+    m.each([&](std::uint8_t& x) { x = random.chance(0.5); });
+    b.normal(random);
+    slopes.normal(random, 0.1);
+    try_workspace(heed::attention{score | heed::softcap{5.0f} | heed::bias{b.view()} | heed::alibi{slopes.view()}, heed::mask{m.view()} & heed::window{50, 90},
+                                  heed::softmax_sink{slopes.view()}},
+                  n, backwards{4}, 205);
+    // features apart and values that are not finite: the selecting path
+    problem<float> p(n, random);
+    tensor<float> k(n.k(), heed::strides{0, 300 * 7, 1, 300}), v(n.v(), heed::strides{0, 300 * 9, 1, 300});
+    k.copy(p.k.in());
+    v.copy(p.v.in());
+    v(0, 0, 299, 0) = std::numeric_limits<float>::infinity();
+    auto plan = heed::plan<float>(heed::softmax_attention(heed::causal_top_left{}), n.q(), n.k(), n.v());
+    guarded_block const workspace(plan.workspace_bytes(), place::upper_page);
+    allocation_scope const scope;
+    plan.run(p.q.in(), k.in(), v.in(), p.out.view(), std::span<std::byte>(workspace.data(), workspace.bytes()));
+    std::size_t const allocations = scope.calls();
+    CHECK(allocations == 0);
+    CHECK(std::isfinite(p.out(0, 0, 99, 0)));
+}
+
+TEST_CASE("resources: making and asking a plan allocates nothing", "[contract]") {
+    heed::shape const q{2, 4, 100, 64}, k{2, 2, 300, 64};
+    allocation_scope const scope;
+    auto const plan = heed::plan<float>(heed::softmax_attention(), q, k, k);
+    std::size_t const bytes = plan.workspace_bytes();
+    std::size_t const allocations = scope.calls();
+    CHECK(allocations == 0);
+    CHECK(bytes > 0);
+}
+
+TEST_CASE("resources: the one-call door makes one allocation of workspace_bytes and frees it", "[contract]") {
+    HEED_SEEDED;
+    random_source random(206);
+    for (sizes n : {sizes{1, 2, 1, 49, 131, 7, 9}, sizes{2, 2, 2, 200, 300, 33, 65}}) {
+        problem<float> p(n, random);
+        auto const m = heed::softmax_attention(heed::causal_bottom_right{});
+        std::size_t const wanted = heed::plan<float>(m, n.q(), n.k(), n.v()).workspace_bytes();
+        std::size_t calls = 0, bytes = 0, frees = 0;
+        {
+            allocation_scope const scope;
+            heed::forward(m, p.q.in(), p.k.in(), p.v.in(), p.out.view());
+            calls = scope.calls(), bytes = scope.bytes(), frees = scope.frees();
+        }
+        CHECK(calls == 1);
+        CHECK(bytes == wanted);
+        CHECK(frees == 1);
+    }
+}
+
+TEST_CASE("resources: the workspace does not grow with the keys, and grows with the executor's slots", "[contract]") {
+    auto const m = heed::softmax_attention();
+    auto const bytes = [&](extent_t keys, int threads) {
+        return heed::plan<float>(m, heed::shape{1, 8, 1000, 64}, heed::shape{1, 8, keys, 64}, heed::shape{1, 8, keys, 64}, heed::cpu{backwards{threads}}).workspace_bytes();
+    };
+    CHECK(bytes(100, 1) == bytes(1000000, 1));
+    CHECK(bytes(100, 4) > bytes(100, 1));
+    CHECK(bytes(100, 4) < 5 * bytes(100, 1));
+    CHECK(heed::plan<float>(m, heed::shape{1, 1, 9, 4}, heed::shape{1, 1, 9, 4}, heed::shape{1, 1, 9, 4}, heed::reference{}).workspace_bytes() == 0);
+}
+
+TEST_CASE("resources: a plan says what it will do", "[contract]") {
+    auto const plan = heed::plan<float>(heed::softmax_attention(), heed::shape{1, 8, 100, 64}, heed::shape{1, 8, 100, 64}, heed::shape{1, 8, 100, 64});
+    CHECK(plan.engine() == "cpu.pairwise.forward");
+    std::ostringstream s;
+    s << plan;
+    CHECK_THAT(s.str(), contains("cpu.pairwise.forward"));
+    CHECK_THAT(s.str(), contains(std::to_string(plan.workspace_bytes())));
+    CHECK_THAT(s.str(), contains(std::to_string(plan.tile_queries())));
+    CHECK_THAT(s.str(), contains(std::to_string(plan.tile_keys())));
+    auto const masked = heed::plan<double>(heed::softmax_attention(heed::causal_bottom_right{} & heed::window{7}), heed::shape{1, 8, 100, 64}, heed::shape{1, 8, 100, 64}, heed::shape{1, 8, 100, 64});
+    CHECK(masked.engine() == "cpu.pairwise.forward");
+    auto const slow = heed::plan<float>(heed::softmax_attention(), heed::shape{1, 1, 2, 4}, heed::shape{1, 1, 2, 4}, heed::shape{1, 1, 2, 4}, heed::reference{});
+    CHECK(slow.engine() == "reference.pairwise.forward");
 }
