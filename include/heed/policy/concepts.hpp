@@ -86,6 +86,25 @@ concept MergeableNormalizer = Normalizer<N, V> && requires(N const n, typename N
     { n.log_sum_exp(a) } -> std::same_as<V>;
 };
 
+// How the gradient of a score uses the rest of its row: ds_ij = derivative_ij (dp_ij - centre_i), where dp_ij = dO_i . v_j.
+//   none    weights of a row do not depend on each other: centre 0
+//   output  centre_i = dO_i . O_i: softmax and its kin, whose derivative is the weight itself
+//   mean    centre_i = sum_j derivative_ij dp_ij / sum_j derivative_ij: one more walk over the keys
+enum class centre { none, output, mean };
+
+// What backward needs of a normalizer besides.
+//   kept                       numbers of a row that forward saves for backward: 1 (the log-sum-exp, a threshold) or 0
+//   resume<V>(place, saved)    the closed row from what was saved: weight(row, score) of it is the final weight (V{} if kept is 0)
+//   derivative(row, s, p)      d weight / d score of natural units at score s (times unit) and weight p
+//   centred                    see centre
+template <class N, class V = double>
+concept DifferentiableNormalizer = Normalizer<N, V> && requires(N const n, typename N::template row<V> const r, place const at, V x) {
+    { n.template resume<V>(at, x) } -> std::same_as<typename N::template row<V>>;
+    { n.derivative(r, x, x) } -> std::same_as<V>;
+    { N::centred } -> std::convertible_to<centre>;
+    { N::kept } -> std::convertible_to<int>;
+};
+
 // Contraction and mix: step(acc, a, b) = reduce(acc, combine(a, b)), zero() its neutral element.
 template <class R, class V = double>
 concept Ring = Policy<R> && requires(V a) {

@@ -13,6 +13,7 @@
 
 #include <heed/engine/cpu/kernels.hpp>
 #include <heed/engine/cpu/parallel.hpp>
+#include <heed/engine/cpu/pattern_cut.hpp>
 #include <heed/engine/cpu/score_tables.hpp>
 #include <heed/engine/problem.hpp>
 #include <heed/engine/workspace.hpp>
@@ -40,11 +41,7 @@ struct pairwise_forward {
     static constexpr extent_t pitch = contract::pitch; // queries of a tile
     static constexpr int tables = detail::tables_of<score_type>;
     static constexpr bool linear = detail::is_linear<score_type>;
-    // Rules that are data, or written for scalars only, are packed to bits once per tile.
-    static constexpr bool packed_pattern = PackedPattern<decltype(M::pattern)> || !requires(M const m, place const at, I i) { m.pattern.keep(at, i, i); };
-    static constexpr int max_segments = C.keys + 1;
-
-    static_assert(pitch <= 64, "heed: a tile's queries must fit the 64 bits of a packed row");
+    using cut = pattern_cut<decltype(M::pattern), T, A, C>;
 
     // One thread's memory.
     struct slot {
@@ -64,10 +61,10 @@ struct pairwise_forward {
             factor = a.template take<T>(pitch);
             k = a.template take<T>(C.keys * d);
             v = a.template take<T>(C.keys * dv);
-            words = a.template take<std::uint64_t>(packed_pattern ? C.keys : 0);
+            words = a.template take<std::uint64_t>(cut::packed ? C.keys : 0);
             kept = a.template take<std::uint64_t>(C.keys);
-            cut = a.template take<segment>(max_segments);
-            plain = a.template take<segment>(max_segments);
+            cut = a.template take<segment>(cut::most_segments);
+            plain = a.template take<segment>(cut::most_segments);
             for (int g = 0; g < group; ++g) {
                 tile[g].q = a.template take<T>(d * pitch);
                 tile[g].o = a.template take<T>(dv * pitch);
@@ -153,7 +150,7 @@ private:
             key_tile keys{intersect(hull, {t, t + C.keys}), nullptr, nullptr, 0, 0};
             bool fresh = true; // in no near cache yet
             for (int g = 0; g < count; ++g) {
-                int const segments = cut(tiles[g], keys.cols);
+                int const segments = cut{c.m.pattern, c.at, tiles[g].rows, tiles[g].vecs, c.mem.words}(keys.cols, c.mem.cut);
                 if (segments == 0) { continue; }
                 if (fresh) { load_keys(c, keys); }
                 tile_of_pairs(tiles[g], keys, segments, fresh);
@@ -227,60 +224,6 @@ private:
         if (strange) [[unlikely]] { mix_strange(h, t.cols); }
     }
 
-    // Segments of a tile, relative to cols.begin. A full tile is one segment.
-    static int cut(cursor const& h, range cols) {
-        slot& mem = h.mem;
-        auto const& pattern = h.m.pattern;
-        int const n = static_cast<int>(cols.size());
-        tile const verdict = pattern.classify(h.at, h.rows, cols);
-        if (verdict == tile::skip) { return 0; }
-        if (verdict == tile::full) {
-            mem.cut[0] = {0, n, 0, h.vecs, false};
-            return 1;
-        }
-        if constexpr (packed_pattern) { detail::pack_bits(pattern, h.at, h.rows, cols, mem.words); }
-        int count = 0;
-        for (int j = 0; j < n; j += C.group) {
-            int const end = j + C.group < n ? j + C.group : n;
-            int first = C.vecs, last = 0;
-            bool masked = false;
-            tile of[C.vecs];
-            for (int w = 0; w < h.vecs; ++w) {
-                of[w] = judge(h, cols, j, end, w);
-                if (of[w] == tile::skip) { continue; }
-                first = w < first ? w : first;
-                last = w + 1;
-            }
-            if (last == 0) { continue; }
-            for (int w = first; w < last; ++w) { masked = masked || of[w] != tile::full; }
-            if (count > 0) {
-                segment& before = mem.cut[count - 1];
-                if (before.end == j && before.first == first && before.last == last && before.masked == masked) {
-                    before.end = end;
-                    continue;
-                }
-            }
-            mem.cut[count++] = {j, end, first, last, masked};
-        }
-        return count;
-    }
-
-    // Keys [j, end) of the tile against vector w of queries.
-    static tile judge(cursor const& h, range cols, int j, int end, int w) {
-        range const rows = intersect(h.rows, {h.rows.begin + w * lanes, h.rows.begin + (w + 1) * lanes});
-        if constexpr (packed_pattern) {
-            std::uint64_t const all = ((std::uint64_t(1) << rows.size()) - 1) << (w * lanes);
-            std::uint64_t any_kept = 0, all_kept = all;
-            for (int c = j; c < end; ++c) {
-                any_kept |= h.mem.words[c] & all;
-                all_kept &= h.mem.words[c];
-            }
-            return any_kept == 0 ? tile::skip : all_kept == all ? tile::full : tile::partial;
-        } else {
-            return h.m.pattern.classify(h.at, rows, {cols.begin + j, cols.begin + end});
-        }
-    }
-
     // Score chain, unit, mask and peak of one segment. True if some pair may be masked.
     static bool bend(cursor const& h, range cols, segment const& t) { return t.masked ? bend_as<true>(h, cols, t) : bend_as<false>(h, cols, t); }
     template <bool Masked>
@@ -304,13 +247,7 @@ private:
                     s = detail::after_leading(score, s, pair) * V(normalizer_type::unit);
                     static_for<tables>([&](auto table) HEED_INLINE_LAMBDA { s = select(V::load(mem.table[table] + offset) == none, none, s); });
                 }
-                if constexpr (Masked) {
-                    if constexpr (packed_pattern) {
-                        s = select(mask_from_bits<V>(mem.words[j] >> (w * lanes)), s, none);
-                    } else {
-                        s = select(mask_cast<V>(pattern.keep(at, i, col)), s, none);
-                    }
-                }
+                if constexpr (Masked) { s = select(cut::kept(pattern, at, mem.words, j, w, i, col), s, none); }
                 if constexpr (!Masked && detail::masks_of<score_type>) { least = min(least, s); }
                 s.store(mem.s + offset);
                 top = max(top, s);

@@ -7,13 +7,15 @@
 #pragma once
 
 #include <heed/kernel/math.hpp>
-#include <heed/policy/place.hpp>
+#include <heed/policy/concepts.hpp>
 #include <heed/view/tensor_view.hpp>
 
 namespace heed {
 
 struct softmax {
     static constexpr double unit = math::log2e;
+    static constexpr int kept = 1; // the log-sum-exp
+    static constexpr centre centred = centre::output;
 
     template <class V>
     struct row {
@@ -68,6 +70,16 @@ struct softmax {
     HEED_HD V log_sum_exp(row<V> const& r) const {
         using math::log2;
         return r.peak + log2(r.mass);
+    }
+    // With the log-sum-exp as base, and mass 1, weights come out divided.
+    template <class V>
+    HEED_HD row<V> resume(place const&, V log_sum_exp) const {
+        using math::select;
+        return {log_sum_exp, select(log_sum_exp == -math::inf<V>(), V(0), log_sum_exp), V(1)};
+    }
+    template <class V>
+    HEED_HD V derivative(row<V> const&, V, V weight) const {
+        return weight;
     }
 };
 
