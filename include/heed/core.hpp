@@ -3,6 +3,7 @@
 #pragma once
 
 #include <heed/family/pairwise.hpp>
+#include <heed/kernel/half.hpp>
 #include <heed/policy/pattern/lengths.hpp>
 #include <heed/policy/pattern/mask.hpp>
 #include <heed/policy/score/bias.hpp>
