@@ -3,6 +3,7 @@
 #pragma once
 
 #include <heed/engine/backend.hpp>
+#include <heed/engine/cpu/pairwise_backward.hpp>
 #include <heed/engine/cpu/pairwise_forward.hpp>
 #include <heed/engine/reference/pairwise_forward.hpp>
 
@@ -24,5 +25,18 @@ struct forward_engine_for<M, T, reference<A>> {
 
 template <class M, class T, class B>
 using forward_engine = typename forward_engine_for<M, T, B>::type;
+
+template <class Mechanism, class T, class Backend>
+struct backward_engine_for {
+    static_assert(sizeof(Mechanism) == 0, "heed: no backward engine for this mechanism on this backend; mechanisms are heed::attention{...}, the backend heed::cpu{}");
+};
+template <Pairwise M, class T, class E, class A>
+struct backward_engine_for<M, T, cpu<E, A>> {
+    static_assert(DifferentiableNormalizer<decltype(M::normalizer)>, "heed: backward needs a normalizer with kept, resume, derivative and centred; see heed/policy/concepts.hpp");
+    using type = pairwise_backward<M, T, A>;
+};
+
+template <class M, class T, class B>
+using backward_engine = typename backward_engine_for<M, T, B>::type;
 
 } // namespace heed

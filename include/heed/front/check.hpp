@@ -40,6 +40,8 @@ struct argument {
 
 // Arguments of the pairwise family, in this order.
 enum pairwise_argument { arg_q, arg_k, arg_v, arg_out, arg_lse, pairwise_arguments };
+// Arguments of its backward.
+enum gradient_argument { arg_dout = pairwise_arguments, arg_dlse, arg_dq, arg_dk, arg_dv, gradient_arguments };
 inline constexpr axis_rule pairwise_rules[] = {
     {arg_k, axis::batch, rule_kind::equal, arg_q, axis::batch},    {arg_v, axis::batch, rule_kind::equal, arg_k, axis::batch},
     {arg_q, axis::head, rule_kind::multiple, arg_k, axis::head},   {arg_v, axis::head, rule_kind::equal, arg_k, axis::head},
@@ -52,6 +54,9 @@ inline constexpr axis_rule pairwise_rules[] = {
 
 constexpr char const* axis_name(axis a) { return a == axis::batch ? "batch" : a == axis::head ? "head" : a == axis::seq ? "seq" : "feature"; }
 constexpr char const* axis_unit(axis a) { return a == axis::batch ? " batch entries" : a == axis::head ? " heads" : a == axis::seq ? " positions" : " features"; }
+
+// A gradient has the shape of what it belongs to.
+inline constexpr int gradient_of[gradient_arguments] = {-1, -1, -1, -1, -1, arg_out, arg_lse, arg_q, arg_k, arg_v};
 
 // A template on the architecture: objects with other flags keep their own copy.
 template <class A>
@@ -82,6 +87,16 @@ struct door {
                                    args[r.b].name, ".", axis_name(r.b_axis)));
             }
         }
+    }
+
+    // a has the shape of b, axis by axis
+    static void check_same(argument const& a, argument const& b) {
+        axis_rule const same[] = {{0, axis::batch, rule_kind::equal, 1, axis::batch},
+                                  {0, axis::head, rule_kind::equal, 1, axis::head},
+                                  {0, axis::seq, rule_kind::equal, 1, axis::seq},
+                                  {0, axis::feature, rule_kind::equal, 1, axis::feature}};
+        argument const both[] = {a, b};
+        check_axes(both, 2, same, 4);
     }
 
     // A ragged argument and the one whose rows it shares must be cut at the same places.

@@ -27,6 +27,17 @@ struct save_log2 {
 template <class T>
 save_log2(tensor_view<T>) -> save_log2<T>;
 
+// Backward only: the loss's derivative by what was saved, where that has one of its own (merged attention, auxiliary losses on the log-sum-exp).
+template <class T>
+struct saved_gradient {
+    tensor_view<T const> d; // as the saved view
+};
+template <class T>
+saved_gradient(tensor_view<T>) -> saved_gradient<std::remove_const_t<T>>;
+
+// Backward only: nothing was saved, for normalizers whose weights do not depend on the row.
+struct nothing_saved {};
+
 namespace detail {
 
 struct no_save {};

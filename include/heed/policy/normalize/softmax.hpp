@@ -83,8 +83,18 @@ struct softmax {
     }
 };
 
+// Option of backward: the gradient of the sinks, in their shape.
+template <class T>
+struct sink_gradient {
+    tensor_view<T> d;
+    static constexpr char const* name = "sink gradient";
+};
+template <class T>
+sink_gradient(tensor_view<T>) -> sink_gradient<T>;
+
 template <class T>
 struct softmax_sink : softmax {
+    using gradient = sink_gradient<T>;
     tensor_view<T const> sinks; // per head
 
     softmax_sink() = default;
@@ -96,6 +106,14 @@ struct softmax_sink : softmax {
         V const sink = V(sinks(0, sinks.extent(1) == 1 ? 0 : at.head, 0, 0)) * V(unit);
         V const none = -math::inf<V>();
         return {sink, select(sink == none, V(0), sink), select(sink == none, V(0), V(1))};
+    }
+    HEED_HD shape gradient_shape() const { return sinks.shape(); }
+    // What a row adds to the gradient of its sink: -p_0 centre_i, p_0 the weight of the sink.
+    template <class V>
+    HEED_HD V row_parameter(place const& at, row<V> const& closed, V centre_of_row) const {
+        using math::select;
+        V const p = weight(closed, start<V>(at).peak);
+        return select(p == V(0), V(0), -p * centre_of_row);
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {

@@ -13,9 +13,46 @@
 
 namespace heed {
 
+// Options of backward: gradients of the data of the stages below, in the shape of that data.
+template <class T>
+struct bias_gradient {
+    tensor_view<T> d; // as bias::b
+    static constexpr char const* name = "bias gradient";
+};
+template <class T>
+bias_gradient(tensor_view<T>) -> bias_gradient<T>;
+template <class T>
+struct alibi_gradient {
+    tensor_view<T> d; // as alibi::slopes
+    static constexpr char const* name = "alibi gradient";
+};
+template <class T>
+alibi_gradient(tensor_view<T>) -> alibi_gradient<T>;
+template <class T>
+struct relative_bias_gradient {
+    tensor_view<T> d; // as relative_bias::t
+    static constexpr char const* name = "relative bias gradient";
+};
+template <class T>
+relative_bias_gradient(tensor_view<T>) -> relative_bias_gradient<T>;
+template <class T>
+struct forgetting_gradient {
+    tensor_view<T> d; // as forgetting::c
+    static constexpr char const* name = "cumulative gates gradient";
+};
+template <class T>
+forgetting_gradient(tensor_view<T>) -> forgetting_gradient<T>;
+
 template <class T>
 struct bias {
+    using gradient = bias_gradient<T>;
     tensor_view<T const> b; // [B|1, H|1, N|1, M|1]
+
+    HEED_HD shape gradient_shape() const { return b.shape(); }
+    template <class V, class Pair>
+    HEED_HD V slope(V, Pair const&) const {
+        return V(1);
+    }
 
     HEED_HD constexpr tensor_view<T const> table() const { return b; }
     template <class V, class Pair>
@@ -32,7 +69,19 @@ bias(tensor_view<T>) -> bias<std::remove_const_t<T>>;
 
 template <class T>
 struct alibi {
+    using gradient = alibi_gradient<T>;
     tensor_view<T const> slopes; // per head
+
+    HEED_HD shape gradient_shape() const { return slopes.shape(); }
+    template <class V, class Pair>
+    HEED_HD V slope(V, Pair const&) const {
+        return V(1);
+    }
+    template <class V, class Pair>
+    HEED_HD V parameter_slope(V, Pair const& p) const {
+        using math::abs;
+        return -abs(to_value<V>(p.distance()));
+    }
     template <class V, class Pair>
     HEED_HD V operator()(V raw, Pair const& p) const {
         using math::abs;
@@ -50,17 +99,25 @@ alibi(tensor_view<T>) -> alibi<std::remove_const_t<T>>;
 
 template <class T>
 struct relative_bias {
+    using gradient = relative_bias_gradient<T>;
     tensor_view<T const> t; // [1, H|1, E, 1]
     extent_t left;
+
+    HEED_HD shape gradient_shape() const { return t.shape(); }
+    template <class V, class Pair>
+    HEED_HD V slope(V, Pair const&) const {
+        return V(1);
+    }
 
     struct by_distance {
         tensor_view<T const> t;
         extent_t left;
-        // the element of every pair with j - i = d
-        HEED_HD T diagonal(place const& at, extent_t d) const {
+        // the entry and the element of every pair with j - i = d
+        HEED_HD extent_t entry(place const& at, extent_t d) const {
             extent_t const last = t.extent(2) - 1, e = d - at.shift() + left;
-            return t(0, t.extent(1) == 1 ? 0 : at.head, e < 0 ? 0 : e > last ? last : e, 0);
+            return e < 0 ? 0 : e > last ? last : e;
         }
+        HEED_HD T diagonal(place const& at, extent_t d) const { return t(0, t.extent(1) == 1 ? 0 : at.head, entry(at, d), 0); }
     };
     HEED_HD constexpr by_distance table() const { return {t, left}; }
     template <class V, class Pair>
@@ -77,16 +134,26 @@ relative_bias(tensor_view<T>, extent_t) -> relative_bias<std::remove_const_t<T>>
 
 template <class T>
 struct forgetting {
+    using gradient = forgetting_gradient<T>;
     tensor_view<T const> c; // [B, H, N, 1]
+
+    HEED_HD shape gradient_shape() const { return c.shape(); }
+    template <class V, class Pair>
+    HEED_HD V slope(V, Pair const&) const {
+        return V(1);
+    }
 
     struct difference {
         tensor_view<T const> c;
-        HEED_HD T of_row(place const& at, extent_t i) const { return gate(at, i + at.shift()); }
-        HEED_HD T of_col(place const& at, extent_t j) const { return -gate(at, j); }
+        HEED_HD T of_row(place const& at, extent_t i) const { return gate(at, row_entry(at, i)); }
+        HEED_HD T of_col(place const& at, extent_t j) const { return -gate(at, col_entry(at, j)); }
         // rows before the first key see none of them under a causal pattern; they count as the first
-        HEED_HD T gate(place const& at, extent_t position) const {
-            return c(c.extent(0) == 1 ? 0 : at.batch, c.extent(1) == 1 ? 0 : at.head, c.extent(2) == 1 || position < 0 ? 0 : position, 0);
-        }
+        HEED_HD extent_t row_entry(place const& at, extent_t i) const { return col_entry(at, i + at.shift() < 0 ? 0 : i + at.shift()); }
+        HEED_HD extent_t col_entry(place const&, extent_t j) const { return c.extent(2) == 1 ? 0 : j; }
+        static constexpr int row_sign = 1, col_sign = -1; // of the entry in the element
+
+    private:
+        HEED_HD T gate(place const& at, extent_t entry) const { return c(c.extent(0) == 1 ? 0 : at.batch, c.extent(1) == 1 ? 0 : at.head, entry, 0); }
     };
     HEED_HD constexpr difference table() const { return {c}; }
     template <class V, class Pair>

@@ -3,14 +3,30 @@
 #pragma once
 
 #include <heed/policy/place.hpp>
+#include <heed/view/tensor_view.hpp>
 
 #include <cmath>
 
 namespace heed {
 
+template <class T>
+struct scale_gradient {
+    tensor_view<T> d; // {1, 1, 1, 1}
+    static constexpr char const* name = "scale gradient";
+};
+template <class T>
+scale_gradient(tensor_view<T>) -> scale_gradient<T>;
+
 template <class T = float>
 struct scale {
+    using gradient = scale_gradient<T>;
     T c;
+
+    static constexpr shape gradient_shape() { return {1, 1, 1, 1}; }
+    template <class V, class Pair>
+    HEED_HD V parameter_slope(V raw, Pair const&) const {
+        return raw;
+    }
     HEED_HD constexpr T factor(place const&) const { return c; }
     template <class V, class Pair>
     HEED_HD V operator()(V raw, Pair const&) const {

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Pairwise backward on the CPU: one pass of five products over the tiles that the pattern does not skip, everything recomputed from q, k, v and
+// one number per row. For a tile of queries i and keys j, scores transposed as in forward:
+//
+//   contract  s[j][i] = k_j . q_i               contract  dp[j][i] = v_j . dO_i
+//   bend      p = weight(s), ds = derivative (dp - centre_i), pulled back through the score chain
+//   gather    dv_j += p[j][i] dO_i              gather    dk_j += ds[j][i] q_i
+//   mix       dq[c][i] += k_j[c] ds[j][i]
+//
+// A walk owns a few key tiles of one key head: their dk and dv stay in its cache while all queries of the group pass by. Keys are cut into a
+// number of splits that depends on M alone; dq is summed within a split in the order of the keys, then over the splits in their order, so its bits
+// depend neither on threads nor on who else is in the batch. Memory: O((N + M)(d + dv)) a head, nothing of size N M.
+#pragma once
+
+#include <heed/engine/cpu/backward_layout.hpp>
+#include <heed/engine/cpu/parallel.hpp>
+
+#include <string_view>
+
+namespace heed {
+
+template <class M, class T, class A>
+struct pairwise_backward : private backward_layout<M, T, A> {
+    static constexpr std::string_view name = "cpu.pairwise.backward";
+
+private:
+    using layout = backward_layout<M, T, A>;
+    using V = typename layout::V;
+    using I = typename layout::I;
+    using score_type = typename layout::score_type;
+    using normalizer_type = typename layout::normalizer_type;
+    using row_type = typename layout::row_type;
+    using contract = typename layout::contract;
+    using mix = typename layout::mix;
+    using gather = typename layout::gather;
+    using cut = typename layout::cut;
+    using gradients = typename layout::gradients;
+    using problem = typename layout::problem;
+    using division = typename layout::division;
+    using query_tile = typename layout::query_tile;
+    using slot = typename layout::slot;
+    using shared = typename layout::shared;
+    using layout::divide, layout::group_of, layout::lanes, layout::linear, layout::masks, layout::centred, layout::pack_padded, layout::padded, layout::sink_of, layout::slots_of, layout::tile_bytes,
+        layout::tiles_of, layout::vectors, layout::walk_keys;
+
+public:
+    using layout::C, layout::pitch, layout::workspace_bytes;
+
+    static_assert(std::is_same_v<typename score_type::contraction, plus_times> && std::is_same_v<decltype(M::mix), plus_times>,
+                  "heed: backward is written for dot-product scores and weighted sums of values");
+
+    template <class E>
+    static void run(problem const& x, E& executor, int concurrency, std::byte* workspace) {
+        division const by = divide(x, concurrency);
+        arena memory(aligned(workspace));
+        shared all(memory, x, by);
+        gradients sink = sink_of(x, by);
+        if constexpr (gradients::any) {
+            sink.place_partials(memory);
+            sink.clear();
+        }
+        std::size_t const used = memory.bytes();
+        arena count(nullptr);
+        slot(count, x, by);
+        std::byte* const base = aligned(workspace) + used;
+        context const c{x, by, all, sink};
+        auto const for_all = [&](extent_t items, auto const& body) {
+            detail::for_each_item<A>(executor, slots_of(by, x, concurrency), items, [&](extent_t item, int s) noexcept {
+                arena own(base + static_cast<std::size_t>(s) * count.bytes());
+                slot mine(own, x, by);
+                for (extent_t i = 0; i < pitch; ++i) { mine.ones[i] = T(1); }
+                body(item, mine);
+            });
+        };
+        if (by.wide) {
+            extent_t const tiles = tiles_of(x, by);
+            for_all(tiles, [&](extent_t t, slot& mine) { prepare(c, head_of(c, t / by.query_tiles), t % by.query_tiles, mine); });
+            for_all(by.items, [&](extent_t item, slot& mine) { wide_item(c, item, mine); });
+            for_all(tiles, [&](extent_t t, slot&) {
+                head const h = head_of(c, t / by.query_tiles);
+                extent_t const step = tiles * x.q.extent(3) * pitch;
+                T* const dq = dq_of(c, h, t % by.query_tiles, all.dq);
+                for (extent_t s = 1; s < by.splits; ++s) { add(dq + s * step, dq, x.q.extent(3) * pitch); }
+                finish(c, h, t % by.query_tiles, dq);
+            });
+        } else {
+            for_all(by.items, [&](extent_t item, slot& mine) { narrow_item(c, item, mine); });
+        }
+        if constexpr (gradients::any) { sink.reduce(); }
+        reduce_rows(c);
+    }
+
+private:
+    struct context {
+        problem const& x;
+        division const& by;
+        shared const& all;
+        gradients const& sink;
+        extent_t width() const { return x.q.extent(3); }     // d
+        extent_t out_width() const { return x.v.extent(3); } // dv
+    };
+    struct head {
+        place at;
+        std::byte* tiles; // of this head
+        extent_t number;  // b H + h
+    };
+    // Key tiles of a walk as rows.
+    struct key_rows {
+        range cols;
+        T const *k, *v;
+        extent_t k_stride, v_stride;
+    };
+
+    static query_tile tile_at(context const& c, head const& h, extent_t t) {
+        arena a(h.tiles + static_cast<std::size_t>(t) * tile_bytes(c.x));
+        return {a, c.x};
+    }
+    static head head_of(context const& c, extent_t number) {
+        extent_t const heads = c.x.q.extent(1);
+        return {c.x.at(number / heads, number % heads), c.all.tiles + static_cast<std::size_t>(number * c.by.query_tiles) * tile_bytes(c.x), number};
+    }
+    static T* dq_of(context const& c, head const& h, extent_t t, T* base) { return base + (h.number * c.by.query_tiles + t) * c.width() * pitch; }
+    static void add(T const* from, T* to, extent_t n) {
+        for (extent_t i = 0; i < n; i += lanes) { (V::load(to + i) + V::load(from + i)).store(to + i); }
+    }
+    static range rows_of(head const& h, extent_t t) { return intersect({0, h.at.queries}, {t * pitch, (t + 1) * pitch}); }
+    static int vecs_of(range rows) { return static_cast<int>((rows.size() + lanes - 1) / lanes); }
+
+    static void wide_item(context const& c, extent_t item, slot& mine) {
+        extent_t const heads = c.x.k.extent(1), group = group_of(c.x);
+        extent_t const first = c.by.joint ? 0 : item / c.by.splits, last = c.by.joint ? c.x.k.extent(0) * heads : first + 1, split = c.by.joint ? item : item % c.by.splits;
+        T* const dq = c.all.dq + split * tiles_of(c.x, c.by) * c.width() * pitch;
+        for (extent_t kv = first; kv < last; ++kv) {
+            extent_t const number = kv / heads * c.x.q.extent(1) + kv % heads * group;
+            std::memset(dq + number * c.by.query_tiles * c.width() * pitch, 0, static_cast<std::size_t>(group * c.by.query_tiles * c.width() * pitch) * sizeof(T));
+            walk_split(c, kv / heads, kv % heads, split, mine, [&](extent_t g) { return head_of(c, number + g); }, [&](head const& h, extent_t t) { return dq_of(c, h, t, dq); });
+        }
+    }
+    static void narrow_item(context const& c, extent_t item, slot& mine) {
+        extent_t const heads = c.x.k.extent(1), group = group_of(c.x), b = item / heads, kv = item % heads;
+        auto const head_at = [&](extent_t g) {
+            extent_t const h = kv * group + g;
+            return head{c.x.at(b, h), mine.tiles + static_cast<std::size_t>(g * c.by.query_tiles) * tile_bytes(c.x), b * c.x.q.extent(1) + h};
+        };
+        auto const dq_at = [&](T* base) { return [&, base](head const& h, extent_t t) { return base + ((h.at.head - kv * group) * c.by.query_tiles + t) * c.width() * pitch; }; };
+        extent_t const all = group * c.by.query_tiles * c.width() * pitch;
+        for (extent_t g = 0; g < group; ++g) {
+            for (extent_t t = 0; t < c.by.query_tiles; ++t) { prepare(c, head_at(g), t, mine); }
+        }
+        for (extent_t split = 0; split < c.by.splits; ++split) {
+            T* const to = split == 0 ? mine.dq : mine.part;
+            std::memset(to, 0, static_cast<std::size_t>(all) * sizeof(T));
+            walk_split(c, b, kv, split, mine, head_at, dq_at(to));
+            if (split > 0) { add(mine.part, mine.dq, all); }
+        }
+        for (extent_t g = 0; g < group; ++g) {
+            head const h = head_at(g);
+            for (extent_t t = 0; t < c.by.query_tiles; ++t) { finish(c, h, t, dq_at(mine.dq)(h, t)); }
+        }
+    }
+
+    // Packs a query tile, and what its rows bring along.
+    static void prepare(context const& c, head const& h, extent_t t, slot& mine) {
+        problem const& x = c.x;
+        range const rows = rows_of(h, t);
+        if (rows.size() == 0) { return; }
+        query_tile const tile = tile_at(c, h, t);
+        extent_t const d = c.width(), dv = c.out_width(), n = rows.size(), filled = extent_t(C.vecs) * lanes;
+        T const* const q = x.q.row(h.at.batch, h.at.head, rows.begin);
+        T const* const dout = x.dout.row(h.at.batch, h.at.head, rows.begin);
+        pack_transposed<A>(q, x.q.stride(2), x.q.stride(3), n, d, tile.q, pitch, filled);
+        double const lead = detail::leading_factor(x.m.score, h.at) * (linear ? normalizer_type::unit : 1.0);
+        if (lead != 1.0) { scale_in_place<A>(tile.q, d * pitch, static_cast<T>(lead)); }
+        pack_transposed<A>(dout, x.dout.stride(2), x.dout.stride(3), n, dv, tile.dout, pitch, filled);
+        if (tile.q_rows != nullptr) { pack_padded(q, x.q.stride(2), x.q.stride(3), n, d, tile.q_rows); }
+        if (tile.dout_rows != nullptr) { pack_padded(dout, x.dout.stride(2), x.dout.stride(3), n, dv, tile.dout_rows); }
+        *tile.finite = true;
+        for (extent_t i = 0; i < n; ++i) {
+            *tile.finite = *tile.finite && row_finite<A>(x.q.row(h.at.batch, h.at.head, rows.begin + i), x.q.stride(3), d) &&
+                           row_finite<A>(x.dout.row(h.at.batch, h.at.head, rows.begin + i), x.dout.stride(3), dv);
+        }
+        for (extent_t i = 0; i < filled; ++i) {
+            tile.base[i] = normalizer_type::kept > 0 && i < n ? static_cast<T>(static_cast<double>(x.saved(h.at.batch, h.at.head, rows.begin + i, 0)) * x.saved_unit) : T(0);
+        }
+        if constexpr (centred == centre::output) {
+            for (extent_t i = 0; i < n; ++i) {
+                tile.centre[i] = row_dot<A>(x.dout.row(h.at.batch, h.at.head, rows.begin + i), x.dout.stride(3), x.out.row(h.at.batch, h.at.head, rows.begin + i), x.out.stride(3), dv);
+            }
+        } else {
+            for (extent_t i = 0; i < n; ++i) { tile.centre[i] = T(0); }
+            if constexpr (centred == centre::mean) { mean_of_derivatives(c, h, rows, tile, mine); }
+        }
+        if (x.dsaved.data_handle() != nullptr) { // the log-sum-exp itself has a gradient
+            for (extent_t i = 0; i < n; ++i) { tile.centre[i] -= static_cast<T>(static_cast<double>(x.dsaved(h.at.batch, h.at.head, rows.begin + i, 0)) * x.dsaved_unit); }
+        }
+        for (extent_t i = n; i < filled; ++i) { tile.centre[i] = T(0); }
+        if constexpr (requires(normalizer_type const m, row_type const r, V v) { m.row_parameter(h.at, r, v); }) {
+            T sum(0);
+            for (int w = 0; w < vecs_of(rows); ++w) {
+                T lane[lanes];
+                x.m.normalizer.row_parameter(h.at, x.m.normalizer.template resume<V>(h.at, V::load(tile.base + w * lanes)), V::load(tile.centre + w * lanes)).store(lane);
+                for (extent_t i = w * lanes; i < n && i < (w + 1) * lanes; ++i) { sum += tile.base[i] == -math::inf<T>() ? T(0) : lane[i - w * lanes]; }
+            }
+            c.all.rows[tiles_of(x, c.by) + h.number * c.by.query_tiles + t] = sum;
+        }
+    }
+    // All walks of one split: walk w belongs to split w mod splits, so that the heavy keys of a triangle are spread.
+    template <class HeadAt, class DqAt>
+    static void walk_split(context const& c, extent_t b, extent_t kv, extent_t split, slot& mine, HeadAt const& head_at, DqAt const& dq_at) {
+        problem const& x = c.x;
+        extent_t const keys = x.k.length(b), group = group_of(x);
+        for (extent_t w = split; w * walk_keys < keys; w += c.by.splits) {
+            key_rows const all = load_keys(c, b, kv, intersect({0, keys}, {w * walk_keys, (w + 1) * walk_keys}), mine);
+            std::memset(mine.dk, 0, static_cast<std::size_t>(walk_keys * padded(c.width())) * sizeof(T));
+            std::memset(mine.dv, 0, static_cast<std::size_t>(walk_keys * padded(c.out_width())) * sizeof(T));
+            for (extent_t g = 0; g < group; ++g) {
+                head const h = head_at(g);
+                for (extent_t t = 0; t * pitch < h.at.queries; ++t) {
+                    for (extent_t at = 0; at < all.cols.size(); at += C.keys) { tile_of_pairs(c, h, t, part_of(all, at), at, split, mine, dq_at(h, t)); }
+                }
+            }
+            double const lead = detail::leading_factor(x.m.score, x.at(b, 0));
+            write_rows(mine.dk, padded(c.width()), x.dk, b, kv, all.cols, static_cast<T>(lead));
+            write_rows(mine.dv, padded(c.out_width()), x.dv, b, kv, all.cols, T(1));
+        }
+    }
+    static key_rows load_keys(context const& c, extent_t b, extent_t kv, range cols, slot& mine) {
+        auto const &k = c.x.k, &v = c.x.v;
+        key_rows r{cols, k.row(b, kv, cols.begin), v.row(b, kv, cols.begin), k.stride(2), v.stride(2)};
+        if (k.stride(3) != 1 && c.width() > 1) {
+            pack_rows<A>(r.k, k.stride(2), k.stride(3), cols.size(), c.width(), mine.k);
+            r.k = mine.k, r.k_stride = c.width();
+        }
+        if (v.stride(3) != 1 && c.out_width() > 1) {
+            pack_rows<A>(r.v, v.stride(2), v.stride(3), cols.size(), c.out_width(), mine.v);
+            r.v = mine.v, r.v_stride = c.out_width();
+        }
+        return r;
+    }
+    static key_rows part_of(key_rows const& all, extent_t at) {
+        return {intersect(all.cols, {all.cols.begin + at, all.cols.begin + at + C.keys}), all.k + at * all.k_stride, all.v + at * all.v_stride, all.k_stride, all.v_stride};
+    }
+    static void write_rows(T const* from, extent_t from_pitch, tensor_view<T> const& to, extent_t b, extent_t kv, range cols, T factor) {
+        if (to.data_handle() == nullptr) { return; }
+        for (extent_t j = 0; j < cols.size(); ++j) {
+            T* const row = to.row(b, kv, cols.begin + j);
+            for (extent_t e = 0; e < to.extent(3); ++e) { row[e * to.stride(3)] = from[j * from_pitch + e] * factor; }
+        }
+    }
+
+    // Scores and dp of the tile's segments.
+    static void products(context const& c, query_tile const& tile, key_rows const& keys, int count, slot& mine) {
+        for (int g = 0; g < count; ++g) {
+            segment const part = mine.segments[g];
+            typename contract::rows const k{keys.k + part.begin * keys.k_stride, keys.k_stride}, v{keys.v + part.begin * keys.v_stride, keys.v_stride};
+            contract::run(k, part.end - part.begin, v, tile.q, c.width(), mine.s + part.begin * pitch, mine.scratch, part.first, part.last);
+            contract::run(v, part.end - part.begin, v, tile.dout, c.out_width(), mine.dp + part.begin * pitch, mine.scratch, part.first, part.last);
+        }
+    }
+    static void tile_of_pairs(context const& c, head const& h, extent_t t, key_rows const& keys, extent_t at, extent_t split, slot& mine, T* dq) {
+        problem const& x = c.x;
+        range const rows = rows_of(h, t);
+        int const vecs = vecs_of(rows), count = cut{x.m.pattern, h.at, rows, vecs, mine.words}(keys.cols, mine.segments);
+        if (count == 0) { return; }
+        query_tile const tile = tile_at(c, h, t);
+        bool const wanted = gradients::any && c.sink.wants_any();
+        if constexpr (gradients::tables > 0) { score_tables<T, A, C>{h.at, rows, keys.cols, vecs}.stage(x.m.score, mine.table); }
+        products(c, tile, keys, count, mine);
+        bool const strange = may_mask(count, mine) && !(*tile.finite && rows_finite(keys.k, keys.k_stride, keys.cols.size(), c.width()) && rows_finite(keys.v, keys.v_stride, keys.cols.size(), c.out_width()));
+        if (strange) {
+            for (int j = 0; j < C.keys; ++j) { mine.kept[j] = 0; }
+        }
+        if (wanted) { begin_gradients(keys.cols, vecs, count, mine); }
+        for (int g = 0; g < count; ++g) { bend(c, h, rows, tile, keys.cols, mine.segments[g], wanted, strange, mine); }
+        if (wanted) { c.sink.add_tile(h.at, rows, keys.cols, vecs, split, mine.table, mine.sums); }
+
+        extent_t const d = c.width(), dv = c.out_width();
+        T* const dk = mine.dk + at * padded(d);
+        T* const dvs = mine.dv + at * padded(dv);
+        if (strange) [[unlikely]] { return strange_products(c, h, rows, keys, count, dk, dvs, dq, mine); }
+        T const* const q_rows = tile.q_rows != nullptr ? tile.q_rows : x.q.row(h.at.batch, h.at.head, rows.begin);
+        T const* const do_rows = tile.dout_rows != nullptr ? tile.dout_rows : x.dout.row(h.at.batch, h.at.head, rows.begin);
+        extent_t const q_stride = tile.q_rows != nullptr ? padded(d) : x.q.stride(2), do_stride = tile.dout_rows != nullptr ? padded(dv) : x.dout.stride(2);
+        for (int g = 0; g < count; ++g) {
+            segment const part = mine.segments[g];
+            extent_t const first = extent_t(part.first) * lanes, end = extent_t(part.last) * lanes, n = (end < rows.size() ? end : rows.size()) - first;
+            gather::run(mine.s + part.begin * pitch + first, pitch, part.end - part.begin, n, do_rows + first * do_stride, do_stride, vectors(dv), dvs + part.begin * padded(dv), padded(dv));
+            gather::run(mine.dp + part.begin * pitch + first, pitch, part.end - part.begin, n, q_rows + first * q_stride, q_stride, vectors(d), dk + part.begin * padded(d), padded(d));
+        }
+        mix::run(keys.k, keys.k_stride, mine.dp, mine.segments, count, dq, mine.ones, d, vecs);
+    }
+    static bool may_mask(int count, slot const& mine) {
+        bool found = masks;
+        for (int g = 0; g < count; ++g) { found = found || mine.segments[g].masked; }
+        return found;
+    }
+    static bool rows_finite(T const* rows, extent_t stride, extent_t n, extent_t width) {
+        for (extent_t j = 0; j < n; ++j) {
+            if (!row_finite<A>(rows + j * stride, extent_t(1), width)) { return false; }
+        }
+        return true;
+    }
+    // Pairs that no segment covers send nothing to tables and parameters.
+    static void begin_gradients(range cols, int vecs, int count, slot& mine) {
+        for (extent_t i = 0; i < gradients::parameters * pitch; ++i) { mine.sums[i] = T(0); }
+        segment const& first = mine.segments[0];
+        if (count == 1 && first.begin == 0 && first.end == cols.size() && first.first == 0 && first.last == vecs) { return; }
+        for (int table = 0; table < gradients::tables; ++table) {
+            for (int g = 0, j = 0; g <= count; ++g) { // between the segments, then beside each
+                int const until = g < count ? mine.segments[g].begin : static_cast<int>(cols.size());
+                std::memset(mine.table[table] + j * pitch, 0, static_cast<std::size_t>((until - j) * pitch) * sizeof(T));
+                if (g == count) { break; }
+                segment const& part = mine.segments[g];
+                for (j = part.begin; j < part.end; ++j) {
+                    for (int w = 0; w < vecs; ++w) {
+                        if (w < part.first || w >= part.last) { V(0).store(mine.table[table] + j * pitch + w * lanes); }
+                    }
+                }
+            }
+        }
+    }
+
+    // The score in the normalizer's unit, -inf where a table masks the pair.
+    HEED_INLINE static V final_score(score_type const& score, V x, detail::lane_pair<V> const& pair) {
+        if constexpr (linear) {
+            return x;
+        } else {
+            V s = detail::after_leading(score, x, pair) * V(normalizer_type::unit), none = -math::inf<V>();
+            static_for<gradients::tables>([&](auto table) HEED_INLINE_LAMBDA { s = select(V::load(pair.tables[table] + pair.offset) == none, none, s); });
+            return s;
+        }
+    }
+
+    // p and ds of one segment, in place of s and dp.
+    static void bend(context const& c, head const& h, range rows, query_tile const& tile, range cols, segment const& part, bool wanted, bool strange, slot& mine) {
+        if constexpr (gradients::any) {
+            if (wanted) {
+                part.masked ? bend_as<true, true>(c, h, rows, tile, cols, part, strange, mine) : bend_as<false, true>(c, h, rows, tile, cols, part, strange, mine);
+                return;
+            }
+        }
+        part.masked ? bend_as<true, false>(c, h, rows, tile, cols, part, strange, mine) : bend_as<false, false>(c, h, rows, tile, cols, part, strange, mine);
+    }
+    template <bool Masked, bool Wanted>
+    static void bend_as(context const& c, head const& h, range rows, query_tile const& tile, range cols, segment const& part, bool strange, slot& mine) {
+        // Copies: the compiler must see that storing changes no parameter.
+        auto const score = c.x.m.score;
+        auto const pattern = c.x.m.pattern;
+        auto const normalizer = c.x.m.normalizer;
+        place const at = h.at;
+        V const none = -math::inf<V>();
+        for (int w = part.first; w < part.last; ++w) {
+            I const i = iota(rows.begin + w * lanes, std::type_identity<I>{});
+            row_type const row = normalizer.template resume<V>(at, V::load(tile.base + w * lanes));
+            V const middle = V::load(tile.centre + w * lanes);
+            V sums[gradients::parameters == 0 ? 1 : gradients::parameters];
+            for (int n = 0; n < gradients::parameters; ++n) { sums[n] = V::load(mine.sums + n * pitch + w * lanes); }
+            for (int j = part.begin; j < part.end; ++j) {
+                extent_t const offset = j * pitch + w * lanes;
+                V const x = V::load(mine.s + offset);
+                I const col(cols.begin + j);
+                detail::lane_pair<V> const pair{at, i, col, mine.table, offset};
+                V s = final_score(score, x, pair);
+                if constexpr (Masked) { s = select(cut::kept(pattern, at, mine.words, j, w, i, col), s, none); }
+                V p = normalizer.weight(row, s);
+                V ds = normalizer.derivative(row, s, p) * (V::load(mine.dp + offset) - middle);
+                if constexpr (Masked || masks) {
+                    p = select(s == none, V(0), p); // a row that is NaN elsewhere
+                    ds = select(s == none, V(0), ds);
+                    if (strange) [[unlikely]] { mine.kept[j] |= bits_of(s != none) << (w * lanes); }
+                }
+                if constexpr (!linear) {
+                    typename gradients::template sink<Wanted> sink{mine.table, offset, sums};
+                    ds = detail::pull(score, x, pair, ds, sink);
+                    if constexpr (Masked || masks) { ds = select(s == none, V(0), ds); }
+                }
+                p.store(mine.s + offset);
+                ds.store(mine.dp + offset);
+            }
+            if constexpr (Wanted) {
+                for (int n = 0; n < gradients::parameters; ++n) { sums[n].store(mine.sums + n * pitch + w * lanes); }
+            }
+        }
+    }
+
+    // Where something is not finite and something is masked: pair by pair, so that a weight of 0 meets nothing.
+    HEED_COLD static void strange_products(context const& c, head const& h, range rows, key_rows const& keys, int count, T* dk, T* dvs, T* dq, slot& mine) {
+        problem const& x = c.x;
+        for (int g = 0; g < count; ++g) {
+            segment const& part = mine.segments[g];
+            extent_t const end = extent_t(part.last) * lanes < rows.size() ? extent_t(part.last) * lanes : rows.size();
+            for (int j = part.begin; j < part.end; ++j) {
+                for (extent_t i = extent_t(part.first) * lanes; i < end; ++i) {
+                    if ((masks || part.masked) && ((mine.kept[j] >> i) & 1) == 0) { continue; }
+                    T const p = mine.s[j * pitch + i], ds = mine.dp[j * pitch + i];
+                    for (extent_t e = 0; e < c.out_width(); ++e) { dvs[j * padded(c.out_width()) + e] += p * x.dout(h.at.batch, h.at.head, rows.begin + i, e); }
+                    for (extent_t e = 0; e < c.width(); ++e) {
+                        dk[j * padded(c.width()) + e] += ds * x.q(h.at.batch, h.at.head, rows.begin + i, e);
+                        dq[e * pitch + i] += ds * keys.k[j * keys.k_stride + e];
+                    }
+                }
+            }
+        }
+    }
+
+    // centre_i = sum of derivative dp over sum of derivative, for normalizers whose weights have no other centre.
+    static void mean_of_derivatives(context const& c, head const& h, range rows, query_tile const& tile, slot& mine) {
+        problem const& x = c.x;
+        auto const normalizer = x.m.normalizer;
+        int const vecs = vecs_of(rows);
+        V above[C.vecs], below[C.vecs];
+        for (int w = 0; w < C.vecs; ++w) { above[w] = below[w] = V(0); }
+        range const hull = detail::hull_of(x.m.pattern, h.at, rows);
+        for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
+            range const cols = intersect(hull, {t, t + C.keys});
+            int const count = cut{x.m.pattern, h.at, rows, vecs, mine.words}(cols, mine.segments);
+            if (count == 0) { continue; }
+            key_rows const keys = load_keys(c, h.at.batch, h.at.kv_head, cols, mine);
+            score_tables<T, A, C>{h.at, rows, cols, vecs}.stage(x.m.score, mine.table);
+            products(c, tile, keys, count, mine);
+            for (int g = 0; g < count; ++g) {
+                segment const& part = mine.segments[g];
+                for (int w = part.first; w < part.last; ++w) {
+                    I const i = iota(rows.begin + w * lanes, std::type_identity<I>{});
+                    row_type const row = normalizer.template resume<V>(h.at, V::load(tile.base + w * lanes));
+                    for (int j = part.begin; j < part.end; ++j) {
+                        extent_t const offset = j * pitch + w * lanes;
+                        I const col(cols.begin + j);
+                        V const none = -math::inf<V>();
+                        V s = final_score(x.m.score, V::load(mine.s + offset), detail::lane_pair<V>{h.at, i, col, mine.table, offset});
+                        if (part.masked) { s = select(cut::kept(x.m.pattern, h.at, mine.words, j, w, i, col), s, none); }
+                        V const slope = select(s == none, V(0), normalizer.derivative(row, s, normalizer.weight(row, s)));
+                        above[w] = above[w] + select(slope == V(0), V(0), slope * V::load(mine.dp + offset));
+                        below[w] = below[w] + slope;
+                    }
+                }
+            }
+        }
+        for (int w = 0; w < vecs; ++w) { select(below[w] == V(0), V(0), above[w] / below[w]).store(tile.centre + w * lanes); }
+    }
+
+    // dq of a query tile to its rows. A leading scale's gradient is sum of q . dq before the scale.
+    static void finish(context const& c, head const& h, extent_t t, T* dq) {
+        range const rows = rows_of(h, t);
+        if (rows.size() == 0) { return; }
+        problem const& x = c.x;
+        extent_t const d = c.width();
+        if (x.wants_leading_factor) {
+            T sum(0);
+            for (extent_t i = 0; i < rows.size(); ++i) {
+                for (extent_t e = 0; e < d; ++e) { sum += dq[e * pitch + i] * x.q(h.at.batch, h.at.head, rows.begin + i, e); }
+            }
+            c.all.rows[h.number * c.by.query_tiles + t] = sum;
+        }
+        if (x.dq.data_handle() == nullptr) { return; }
+        T const lead = static_cast<T>(detail::leading_factor(x.m.score, h.at));
+        if (lead != T(1)) { scale_in_place<A>(dq, d * pitch, lead); }
+        unpack_transposed<A>(dq, pitch, rows.size(), d, x.dq.row(h.at.batch, h.at.head, rows.begin), x.dq.stride(2), x.dq.stride(3));
+    }
+    // What rows contributed, in their order.
+    static void reduce_rows(context const& c) {
+        problem const& x = c.x;
+        extent_t const heads = x.q.extent(1), tiles = tiles_of(x, c.by);
+        if (x.wants_leading_factor) {
+            T sum(0);
+            for (extent_t n = 0; n < x.q.extent(0) * heads; ++n) {
+                for (extent_t t = 0; t * pitch < x.q.length(n / heads); ++t) { sum += c.all.rows[n * c.by.query_tiles + t]; }
+            }
+            detail::for_each_gradient(x.m.score, x.score_gradients, [&](auto, auto, bool leading, auto const& stage, auto const& d) {
+                if constexpr (Factor<std::remove_cvref_t<decltype(stage)>>) {
+                    if (leading && d.data_handle() != nullptr) { d(0, 0, 0, 0) = sum * static_cast<T>(detail::leading_factor_without(x.m.score, x.at(0, 0), &stage)); }
+                }
+            });
+        }
+        if constexpr (requires { typename normalizer_type::gradient; }) {
+            auto const& d = x.normalizer_gradient.own.d;
+            if (d.data_handle() == nullptr) { return; }
+            for (extent_t h = 0; h < d.extent(1); ++h) { d(0, h, 0, 0) = T(0); }
+            for (extent_t n = 0; n < x.q.extent(0) * heads; ++n) {
+                for (extent_t t = 0; t * pitch < x.q.length(n / heads); ++t) { d(0, d.extent(1) == 1 ? 0 : n % heads, 0, 0) += c.all.rows[tiles + n * c.by.query_tiles + t]; }
+            }
+        }
+    }
+};
+
+} // namespace heed
