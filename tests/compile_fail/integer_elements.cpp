@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // There are no kernels for integers.
-// expect: heed: elements are float or double
+// expect: heed: elements are float, double, heed::bf16 or heed::fp16
 #include "call.hpp"
 
 int main() {

@@ -127,7 +127,7 @@ TEST_CASE("resources: the workspace does not grow with the keys, and grows with 
     CHECK(bytes(100, 1) == bytes(1000000, 1));
     CHECK(bytes(100, 4) > bytes(100, 1));
     CHECK(bytes(100, 4) < 5 * bytes(100, 1));
-    CHECK(heed::plan<float>(m, heed::shape{1, 1, 9, 4}, heed::shape{1, 1, 9, 4}, heed::shape{1, 1, 9, 4}, heed::reference{}).workspace_bytes() == 0);
+    CHECK(heed::plan<float>(m, heed::shape{1, 1, 9, 4}, heed::shape{1, 1, 9000, 4}, heed::shape{1, 1, 9000, 4}, heed::reference{}).workspace_bytes() < 1024);
 }
 
 TEST_CASE("resources: a plan says what it will do", "[contract]") {

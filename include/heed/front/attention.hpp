@@ -9,7 +9,8 @@
 namespace heed {
 
 // out_i = attention of q_i over k, v. q (B, H, N, d), k (B, Hkv, M, d), v (B, Hkv, M, dv), out (B, H, N, dv); H a multiple of Hkv.
-// Options in any order: a backend (default: the calling thread), save{lse} or save_log2{lse} ({B, H, N, 1}), which is then returned.
+// Elements are float, double, bf16 or fp16; the last two are computed in float and rounded once, into out. Numbers of policies and the
+// log-sum-exp are of the type of computation. Options in any order: a backend (default: the calling thread), save{lse} or save_log2{lse} ({B, H, N, 1}), which is then returned.
 // Throws shape_error before anything is written. Makes one allocation of plan.workspace_bytes() and frees it.
 template <class A = native_arch, class M, class Q, class K, class V, class O, class... Options>
 auto forward(M const& mechanism, Q const& q, K const& k, V const& v, O&& out, Options const&... options) {
@@ -20,7 +21,7 @@ auto forward(M const& mechanism, Q const& q, K const& k, V const& v, O&& out, Op
     static_assert(std::is_same_v<T, typename decltype(as_view(q))::value_type> && std::is_same_v<T, typename decltype(as_view(k))::value_type> &&
                       std::is_same_v<T, typename decltype(as_view(v))::value_type>,
                   "heed: q, k, v and out must have the same element type");
-    static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "heed: elements are float or double");
+    static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || is_half<T>, "heed: elements are float, double, heed::bf16 or heed::fp16");
 
     auto const backend = detail::pick_backend(cpu<serial, A>{}, options...);
     auto const saved = detail::pick_save(options...);

@@ -53,7 +53,7 @@ public:
     }
     std::size_t workspace_bytes() const {
         if constexpr (on_cpu) { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(q_, v_, division()); }
-        return 0;
+        if constexpr (!on_cpu) { return line_bytes - 1 + engine_type::slot_bytes(q_, v_); }
     }
 
     // Runs in the caller's memory (at least workspace_bytes(), any alignment). Shapes must be those of the plan.
@@ -63,6 +63,7 @@ public:
         tensor_view<T> const out = as_view(out_in);
         pairwise_problem<T> problem{q, k, v, out, {}, 0};
         if constexpr (detail::is_save<Save>) {
+            static_assert(std::is_same_v<typename decltype(saved.lse)::value_type, compute_t<T>>, "heed: the log-sum-exp is of the type of computation: float for float, bf16 and fp16, double for double");
             static_assert(MergeableNormalizer<decltype(M::normalizer)>, "heed: save needs a normalizer with log_sum_exp and merge");
             problem.lse = saved.lse;
             problem.lse_unit = (Save::natural ? 1.0 : math::log2e) / decltype(M::normalizer)::unit;
@@ -72,7 +73,7 @@ public:
         if constexpr (on_cpu) {
             engine_type::run(mechanism_, problem, backend_.executor, division(), slots(), workspace.data());
         } else {
-            engine_type::run(mechanism_, problem);
+            engine_type::run(mechanism_, problem, workspace.data());
         }
     }
 

@@ -2,7 +2,7 @@
 // Between rows as the caller keeps them and tiles as the kernels want them: vectors along rows, feature major.
 #pragma once
 
-#include <heed/kernel/batch.hpp>
+#include <heed/kernel/half.hpp>
 
 namespace heed {
 
@@ -90,11 +90,28 @@ void unpack_transposed(T const* src, extent_t pitch, extent_t rows, extent_t wid
     detail::transpose<A>(src, pitch, extent_t(1), width, rows, dst, row_stride, feature_stride);
 }
 
-// Rows with scattered features, copied to contiguous ones.
+// Rows of any element type as contiguous rows in the type of computation: dst[r][c] = src[r][c].
 template <class A, class T>
-void pack_rows(T const* src, extent_t row_stride, extent_t feature_stride, extent_t rows, extent_t width, T* dst) {
-    for (extent_t r = 0; r < rows; ++r) {
-        for (extent_t c = 0; c < width; ++c) { dst[r * width + c] = src[r * row_stride + c * feature_stride]; }
+void pack_rows(T const* src, extent_t row_stride, extent_t feature_stride, extent_t rows, extent_t width, compute_t<T>* dst, extent_t dst_stride) {
+    using V = vec<compute_t<T>, A>;
+    for (extent_t r = 0; r < rows; ++r, src += row_stride, dst += dst_stride) {
+        extent_t c = 0;
+        if (feature_stride == 1) {
+            for (; c + V::lanes <= width; c += V::lanes) { load_as<V>(src + c).store(dst + c); }
+        }
+        for (; c < width; ++c) { dst[c] = static_cast<compute_t<T>>(src[c * feature_stride]); }
+    }
+}
+// And back, rounded: dst[r][c] = src[r][c].
+template <class A, class T>
+void unpack_rows(compute_t<T> const* src, extent_t src_stride, extent_t rows, extent_t width, T* dst, extent_t row_stride, extent_t feature_stride) {
+    using V = vec<compute_t<T>, A>;
+    for (extent_t r = 0; r < rows; ++r, src += src_stride, dst += row_stride) {
+        extent_t c = 0;
+        if (feature_stride == 1) {
+            for (; c + V::lanes <= width; c += V::lanes) { store_as(dst + c, V::load(src + c)); }
+        }
+        for (; c < width; ++c) { dst[c * feature_stride] = static_cast<T>(src[c]); }
     }
 }
 

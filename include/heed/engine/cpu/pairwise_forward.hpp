@@ -15,17 +15,18 @@
 #include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/cpu/pattern_cut.hpp>
 #include <heed/engine/cpu/score_tables.hpp>
+#include <heed/engine/cpu/tile_loads.hpp>
 #include <heed/engine/problem.hpp>
 #include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
-#include <heed/kernel/pack.hpp>
 
 #include <cstring>
 
 namespace heed {
 
-template <class M, class T, class A>
+template <class M, class E, class A>
 struct pairwise_forward {
+    using T = compute_t<E>; // E is the type of elements, T that of everything inside
     static constexpr std::string_view name = "cpu.pairwise.forward";
     static constexpr tile_config C = default_tiles<T, A>();
 
@@ -39,6 +40,7 @@ struct pairwise_forward {
 
     static constexpr int lanes = V::lanes;
     static constexpr extent_t pitch = contract::pitch; // queries of a tile
+    static_assert(pitch <= C.keys, "heed: the memory of a key tile serves a tile of queries too");
     static constexpr int tables = detail::tables_of<score_type>;
     static constexpr bool linear = detail::is_linear<score_type>;
     using cut = pattern_cut<decltype(M::pattern), T, A, C>;
@@ -92,8 +94,8 @@ struct pairwise_forward {
         return count.bytes();
     }
 
-    template <class E>
-    static void run(M const& m, pairwise_problem<T> const& x, E& executor, division const& by, int slots, std::byte* workspace) {
+    template <class Executor>
+    static void run(M const& m, pairwise_problem<E> const& x, Executor& executor, division const& by, int slots, std::byte* workspace) {
         shape const q = x.q.shape();
         std::size_t const bytes = slot_bytes(q, x.v.shape(), by);
         std::byte* const base = aligned(workspace);
@@ -111,13 +113,12 @@ private:
     // What does not change during an item.
     struct context {
         M const& m;
-        pairwise_problem<T> const& x;
+        pairwise_problem<E> const& x;
         place const& at;
         slot& mem;
 
         extent_t width() const { return at.width; }          // d
         extent_t out_width() const { return x.v.extent(3); } // dv
-        T const* value_row(extent_t j) const { return x.v.row(at.batch, at.kv_head, j); }
     };
     // One query tile of the group.
     struct cursor : context {
@@ -129,8 +130,7 @@ private:
     // One key tile, shared by the group.
     struct key_tile {
         range cols;
-        T const *k, *v;
-        extent_t k_stride, v_stride;
+        tile_rows<T> k, v;
     };
 
     static void group_of_queries(context const& c, range rows) {
@@ -147,7 +147,7 @@ private:
         }
         range const hull = detail::hull_of(c.m.pattern, c.at, rows);
         for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
-            key_tile keys{intersect(hull, {t, t + C.keys}), nullptr, nullptr, 0, 0};
+            key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}};
             bool fresh = true; // in no near cache yet
             for (int g = 0; g < count; ++g) {
                 int const segments = cut{c.m.pattern, c.at, tiles[g].rows, tiles[g].vecs, c.mem.words}(keys.cols, c.mem.cut);
@@ -163,29 +163,17 @@ private:
     // Queries packed with the chain's leading factors and the normalizer's unit folded in; sums and states empty.
     static void begin(cursor const& h) {
         extent_t const d = h.width();
-        pack_transposed<A>(h.x.q.row(h.at.batch, h.at.head, h.rows.begin), h.x.q.stride(2), h.x.q.stride(3), h.rows.size(), d, h.q, pitch, extent_t(h.vecs) * lanes);
+        load_transposed<A>(h.m.load.q, operand::of_query(h.at), h.rows, h.x.q, h.q, pitch, extent_t(h.vecs) * lanes, h.mem.k);
         double const lead = detail::leading_factor(h.m.score, h.at) * (linear ? normalizer_type::unit : 1.0);
         if (lead != 1.0) { scale_in_place<A>(h.q, d * pitch, static_cast<T>(lead)); }
         std::memset(h.o, 0, static_cast<std::size_t>(h.out_width() * pitch) * sizeof(T));
         for (int w = 0; w < C.vecs; ++w) { h.state[w] = h.m.normalizer.template start<V>(h.at); }
     }
 
-    // Keys and values are read where they lie, unless their features are strided.
     static void load_keys(context const& c, key_tile& t) {
-        extent_t const d = c.width(), dv = c.out_width(), n = t.cols.size();
-        auto const &k = c.x.k, &v = c.x.v;
-        t.k = k.row(c.at.batch, c.at.kv_head, t.cols.begin);
-        t.k_stride = k.stride(2);
-        if (k.stride(3) != 1 && d > 1) {
-            pack_rows<A>(t.k, t.k_stride, k.stride(3), n, d, c.mem.k);
-            t.k = c.mem.k, t.k_stride = d;
-        }
-        t.v = c.value_row(t.cols.begin);
-        t.v_stride = v.stride(2);
-        if (v.stride(3) != 1 && dv > 1) {
-            pack_rows<A>(t.v, t.v_stride, v.stride(3), n, dv, c.mem.v);
-            t.v = c.mem.v, t.v_stride = dv;
-        }
+        operand const of = operand::of_key(c.at);
+        t.k = load_rows<A>(c.m.load.k, of, t.cols, c.x.k, c.mem.k);
+        t.v = load_rows<A>(c.m.load.v, of, t.cols, c.x.v, c.mem.v);
     }
 
     // cols never crosses a multiple of C.keys.
@@ -201,27 +189,27 @@ private:
         for (int g = 0; g < count; ++g) {
             segment const part = mem.cut[g];
             bool const as_is = linear && !part.masked;
-            typename contract::rows const k{t.k + part.begin * t.k_stride, t.k_stride};
+            typename contract::rows const k{t.k.at(part.begin), t.k.stride};
             // while the first query tile reads the keys, the values are on their way
-            typename contract::rows const ahead = fresh ? typename contract::rows{t.v + part.begin * t.v_stride, t.v_stride} : k;
+            typename contract::rows const ahead = fresh ? typename contract::rows{t.v.at(part.begin), t.v.stride} : k;
             contract::run(k, part.end - part.begin, ahead, h.q, d, mem.s + part.begin * pitch, as_is ? mem.peak : mem.factor, part.first, part.last);
             if (!as_is && bend(h, t.cols, part)) { may_mask = true; }
         }
         staging.expect_next(h.m.score, 1);
         // Values that are not finite must not meet a weight of 0: their rows are set aside and gathered pair by pair.
-        bool const strange = may_mask && has_strange_values(h, t.cols, count);
+        bool const strange = may_mask && has_strange_values(h, t, count);
         segment const* plan = mem.cut;
         int plan_count = count;
         if (strange) [[unlikely]] {
-            plan_count = set_aside(h, t.cols, count);
+            plan_count = set_aside(h, t, count);
             plan = mem.plain;
         }
         for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(h.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
         weigh(h, count);
         staging.expect_next(h.m.score, 2);
-        mix::run(t.v, t.v_stride, mem.s, plan, plan_count, h.o, mem.factor, dv, h.vecs);
+        mix::run(t.v.data, t.v.stride, mem.s, plan, plan_count, h.o, mem.factor, dv, h.vecs);
         staging.expect_next(h.m.score, 3);
-        if (strange) [[unlikely]] { mix_strange(h, t.cols); }
+        if (strange) [[unlikely]] { mix_strange(h, t); }
     }
 
     // Score chain, unit, mask and peak of one segment. True if some pair may be masked.
@@ -301,18 +289,18 @@ private:
     }
 
     // Only segments in which a pair may be masked are looked at.
-    static bool has_strange_values(cursor const& h, range cols, int count) {
+    static bool has_strange_values(cursor const& h, key_tile const& t, int count) {
         for (int g = 0; g < count; ++g) {
             segment const& part = h.mem.cut[g];
             if (!(detail::masks_of<score_type> || part.masked)) { continue; }
             for (int j = part.begin; j < part.end; ++j) {
-                if (!row_finite<A>(h.value_row(cols.begin + j), h.x.v.stride(3), h.out_width())) { return true; }
+                if (!row_finite<A>(t.v.at(j), extent_t(1), h.out_width())) { return true; }
             }
         }
         return false;
     }
     // Splits the segments around keys whose value row is not finite, and notes for those which queries attend them.
-    HEED_COLD static int set_aside(cursor const& h, range cols, int count) {
+    HEED_COLD static int set_aside(cursor const& h, key_tile const& keys, int count) {
         slot& mem = h.mem;
         for (int j = 0; j < C.keys; ++j) { mem.kept[j] = 0; }
         int made = 0;
@@ -320,7 +308,7 @@ private:
             segment const t = mem.cut[g];
             int begin = t.begin;
             for (int j = t.begin; j < t.end; ++j) {
-                if (!(detail::masks_of<score_type> || t.masked) || row_finite<A>(h.value_row(cols.begin + j), h.x.v.stride(3), h.out_width())) { continue; }
+                if (!(detail::masks_of<score_type> || t.masked) || row_finite<A>(keys.v.at(j), extent_t(1), h.out_width())) { continue; }
                 for (int w = t.first; w < t.last; ++w) {
                     mem.kept[j] |= bits_of(V::load(mem.s + j * pitch + w * lanes) != -math::inf<V>()) << (w * lanes);
                 }
@@ -331,18 +319,18 @@ private:
         }
         return made;
     }
-    HEED_COLD static void mix_strange(cursor const& h, range cols) {
+    HEED_COLD static void mix_strange(cursor const& h, key_tile const& keys) {
         slot& mem = h.mem;
-        for (extent_t j = 0; j < cols.size(); ++j) {
+        for (extent_t j = 0; j < keys.cols.size(); ++j) {
             if (mem.kept[j] == 0) { continue; }
-            T const* const v = h.value_row(cols.begin + j);
+            T const* const v = keys.v.at(j);
             for (int w = 0; w < h.vecs; ++w) {
                 auto const attends = mask_from_bits<V>(mem.kept[j] >> (w * lanes));
                 V const p = V::load(mem.s + j * pitch + w * lanes);
                 for (extent_t e = 0; e < h.out_width(); ++e) {
                     T* const o = h.o + e * pitch + w * lanes;
                     V const before = V::load(o);
-                    select(attends, decltype(M::mix)::step(before, V(v[e * h.x.v.stride(3)]), p), before).store(o);
+                    select(attends, decltype(M::mix)::step(before, V(v[e]), p), before).store(o);
                 }
             }
         }
@@ -350,7 +338,7 @@ private:
 
     // Final factor, rows out, log-sum-exp.
     static void finish(cursor const& h) {
-        extent_t const dv = h.out_width(), n = h.rows.size();
+        extent_t const dv = h.out_width();
         for (int w = 0; w < h.vecs; ++w) {
             V const f = h.m.normalizer.close(h.state[w]);
             for (extent_t e = 0; e < dv; ++e) {
@@ -358,7 +346,7 @@ private:
                 (V::load(o) * f).store(o);
             }
         }
-        unpack_transposed<A>(h.o, pitch, n, dv, h.x.out.row(h.at.batch, h.at.head, h.rows.begin), h.x.out.stride(2), h.x.out.stride(3));
+        store_transposed<A>(h.o, pitch, h.rows, h.x.out, h.at.batch, h.at.head, h.mem.v);
         if (h.x.lse.data_handle() != nullptr) {
             if constexpr (MergeableNormalizer<normalizer_type>) { save_log_sum_exp(h); }
         }

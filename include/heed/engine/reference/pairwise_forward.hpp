@@ -3,6 +3,7 @@
 #pragma once
 
 #include <heed/engine/problem.hpp>
+#include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
 #include <heed/policy/score/bias.hpp>
 
@@ -27,15 +28,29 @@ struct scalar_pair {
 
 } // namespace detail
 
-template <class M, class T, class A>
+template <class M, class E, class A>
 struct reference_pairwise_forward {
+    using T = compute_t<E>; // E is the type of elements, T that of everything inside
     static constexpr std::string_view name = "reference.pairwise.forward";
 
-    static void run(M const& m, pairwise_problem<T> const& x) {
+    // One row of q, k, v and out.
+    struct slot {
+        T *q, *k, *v, *o;
+        slot(arena& a, extent_t d, extent_t dv) : q(a.template take<T>(d)), k(a.template take<T>(d)), v(a.template take<T>(dv)), o(a.template take<T>(dv)) {}
+    };
+    static std::size_t slot_bytes(shape q, shape v) {
+        arena count(nullptr);
+        slot(count, q.feature, v.feature);
+        return count.bytes();
+    }
+
+    static void run(M const& m, pairwise_problem<E> const& x, std::byte* workspace) {
+        arena memory(aligned(workspace));
+        slot const mine(memory, x.q.extent(3), x.v.extent(3));
         for (extent_t b = 0; b < x.q.extent(0); ++b) {
             for (extent_t h = 0; h < x.q.extent(1); ++h) {
                 place const at = x.at(b, h);
-                for (extent_t i = 0; i < at.queries; ++i) { row(m, x, at, i); }
+                for (extent_t i = 0; i < at.queries; ++i) { row(m, x, at, i, mine); }
             }
         }
     }
@@ -44,31 +59,41 @@ private:
     using normalizer_type = decltype(M::normalizer);
     using ring = typename decltype(M::score)::contraction;
 
+    // A row as its loader produces it.
+    template <class L>
+    static void fetch(L const& loader, operand const& of, tensor_view<E const> const& x, extent_t r, T* dst) {
+        extent_t const width = x.extent(3);
+        if constexpr (is_plain<L>) {
+            for (extent_t c = 0; c < width; ++c) { dst[c] = static_cast<T>(x(of.at.batch, of.head, r, c)); }
+        } else {
+            loader.template rows<A>(of, range{r, r + 1}, x, dst, width);
+        }
+    }
     // -inf is masked: the pattern leaves the pair out, or a table of the score does.
-    static T score(M const& m, pairwise_problem<T> const& x, place const& at, extent_t i, extent_t j) {
+    static T score(M const& m, pairwise_problem<E> const& x, place const& at, extent_t i, extent_t j, slot const& mine) {
         bool kept = m.pattern.keep(at, i, j);
         detail::for_each_table(m.score, [&](int, auto const& table) { kept = kept && static_cast<T>(detail::table_element(table, at, i, j)) != -math::inf<T>(); });
         if (!kept) { return -math::inf<T>(); }
+        fetch(m.load.k, operand::of_key(at), x.k, j, mine.k);
         T raw = ring::template zero<T>();
-        for (extent_t c = 0; c < at.width; ++c) { raw = ring::step(raw, x.k(at.batch, at.kv_head, j, c), x.q(at.batch, at.head, i, c)); }
+        for (extent_t c = 0; c < at.width; ++c) { raw = ring::step(raw, mine.k[c], mine.q[c]); }
         return m.score(raw, detail::scalar_pair<T>{at, i, j}) * static_cast<T>(normalizer_type::unit);
     }
-    static void row(M const& m, pairwise_problem<T> const& x, place const& at, extent_t i) {
+    static void row(M const& m, pairwise_problem<E> const& x, place const& at, extent_t i, slot const& mine) {
         extent_t const dv = x.v.extent(3);
         auto state = m.normalizer.template start<T>(at);
-        for (extent_t e = 0; e < dv; ++e) { x.out(at.batch, at.head, i, e) = T(0); }
+        fetch(m.load.q, operand::of_query(at), x.q, i, mine.q);
+        for (extent_t e = 0; e < dv; ++e) { mine.o[e] = T(0); }
         for (extent_t j = 0; j < at.keys; ++j) {
-            T const s = score(m, x, at, i, j);
+            T const s = score(m, x, at, i, j, mine);
             if (s == -math::inf<T>()) { continue; }
+            fetch(m.load.v, operand::of_key(at), x.v, j, mine.v);
             T const factor = m.normalizer.raise(state, s), p = m.normalizer.weight(state, s);
             m.normalizer.settle(state, p);
-            for (extent_t e = 0; e < dv; ++e) {
-                T& o = x.out(at.batch, at.head, i, e);
-                o = decltype(M::mix)::step(o * factor, x.v(at.batch, at.kv_head, j, e), p);
-            }
+            for (extent_t e = 0; e < dv; ++e) { mine.o[e] = decltype(M::mix)::step(mine.o[e] * factor, mine.v[e], p); }
         }
         T const last = m.normalizer.close(state);
-        for (extent_t e = 0; e < dv; ++e) { x.out(at.batch, at.head, i, e) *= last; }
+        for (extent_t e = 0; e < dv; ++e) { x.out(at.batch, at.head, i, e) = static_cast<E>(mine.o[e] * last); }
         if (x.lse.data_handle() != nullptr) {
             if constexpr (MergeableNormalizer<normalizer_type>) {
                 x.lse(at.batch, at.head, i, 0) = static_cast<T>(static_cast<double>(m.normalizer.log_sum_exp(state)) * x.lse_unit);
