@@ -48,6 +48,7 @@ public:
 
     static_assert(std::is_same_v<typename score_type::contraction, plus_times> && std::is_same_v<decltype(M::mix), plus_times>,
                   "heed: backward is written for dot-product scores and weighted sums of values");
+    static_assert(std::is_same_v<decltype(M::load), load<>>, "heed: backward takes q, k and v as they are; produce them before the call and pull their gradients back after it");
 
     template <class E>
     static void run(problem const& x, E& executor, int concurrency, std::byte* workspace) {
@@ -228,11 +229,11 @@ private:
         auto const &k = c.x.k, &v = c.x.v;
         key_rows r{cols, k.row(b, kv, cols.begin), v.row(b, kv, cols.begin), k.stride(2), v.stride(2)};
         if (k.stride(3) != 1 && c.width() > 1) {
-            pack_rows<A>(r.k, k.stride(2), k.stride(3), cols.size(), c.width(), mine.k);
+            pack_rows<A>(r.k, k.stride(2), k.stride(3), cols.size(), c.width(), mine.k, c.width());
             r.k = mine.k, r.k_stride = c.width();
         }
         if (v.stride(3) != 1 && c.out_width() > 1) {
-            pack_rows<A>(r.v, v.stride(2), v.stride(3), cols.size(), c.out_width(), mine.v);
+            pack_rows<A>(r.v, v.stride(2), v.stride(3), cols.size(), c.out_width(), mine.v, c.out_width());
             r.v = mine.v, r.v_stride = c.out_width();
         }
         return r;
