@@ -45,11 +45,38 @@ struct softmax_result {
     array attended;  // {B, H, N, 1}: how many keys
 };
 
+// The score of one pair, -infinity where there is none; met(x) sees every number on the way and returns it.
+template <class Met>
+double pair_score(softmax_case const& c, extent_t b, extent_t h, extent_t i, extent_t j, Met met) {
+    constexpr double inf = std::numeric_limits<double>::infinity();
+    extent_t const D = c.q.s.feature, shift = c.k.s.seq - c.q.s.seq;
+    extent_t const g = h / (c.k.s.head == 0 ? 1 : c.q.s.head / c.k.s.head);
+    if (!c.keep.x.empty() && !c.keep(b, h, i, j)) { return -inf; }
+    if (c.bias.given() && c.bias.spread(b, h, i, j) == -inf) { return -inf; }
+    long double product = 0;
+    for (extent_t d = 0; d < D; ++d) {
+        product += static_cast<long double>(c.q(b, h, i, d)) * static_cast<long double>(c.k(b, g, j, d));
+        met(c.scale * static_cast<double>(product));
+    }
+    double x = static_cast<double>(static_cast<long double>(c.scale) * product);
+    if (c.cap_before != 0) { x = c.cap_before * std::tanh(x / c.cap_before); }
+    if (c.bias.given()) { x = met(x + met(c.bias.spread(b, h, i, j))); }
+    if (c.slopes.given()) { x = met(x - c.slopes(0, h, 0, 0) * static_cast<double>(std::abs(i + shift - j))); }
+    if (c.table.given()) {
+        extent_t const right = c.table.s.seq - 1 - c.left;
+        extent_t const distance = std::clamp(j - i - shift, -c.left, right);
+        x = met(x + c.table(0, c.table.s.head == 1 ? 0 : h, distance + c.left, 0));
+    }
+    if (c.gates.given()) { x = met(met(x + met(c.gates(b, h, i + shift, 0))) - met(c.gates(b, h, j, 0))); }
+    if (c.cap_after != 0) { x = c.cap_after * std::tanh(x / c.cap_after); }
+    if (c.bend) { x = met(c.bend(x, i, j)); }
+    return x;
+}
+
 inline softmax_result softmax(softmax_case const& c) {
     constexpr double inf = std::numeric_limits<double>::infinity();
-    extent_t const B = c.q.s.batch, H = c.q.s.head, N = c.q.s.seq, D = c.q.s.feature, M = c.k.s.seq, Dv = c.v.s.feature;
+    extent_t const B = c.q.s.batch, H = c.q.s.head, N = c.q.s.seq, M = c.k.s.seq, Dv = c.v.s.feature;
     extent_t const per_key_head = c.k.s.head == 0 ? 1 : H / c.k.s.head;
-    extent_t const shift = M - N;
     softmax_result r{array({B, H, N, Dv}), array({B, H, N, 1}, -inf), array({B, H, N, M}), array({B, H, N, Dv}), array({B, H, N, 1}), array({B, H, N, 1}),
                      array({B, H, N, 1})};
 
@@ -63,28 +90,7 @@ inline softmax_result softmax(softmax_case const& c) {
                     return x;
                 };
                 std::vector<double> s(static_cast<std::size_t>(M), -inf);
-                for (extent_t j = 0; j < M; ++j) {
-                    if (!c.keep.x.empty() && !c.keep(b, h, i, j)) { continue; }
-                    if (c.bias.given() && c.bias.spread(b, h, i, j) == -inf) { continue; }
-                    long double product = 0;
-                    for (extent_t d = 0; d < D; ++d) {
-                        product += static_cast<long double>(c.q(b, h, i, d)) * static_cast<long double>(c.k(b, g, j, d));
-                        met(c.scale * static_cast<double>(product));
-                    }
-                    double x = static_cast<double>(static_cast<long double>(c.scale) * product);
-                    if (c.cap_before != 0) { x = c.cap_before * std::tanh(x / c.cap_before); }
-                    if (c.bias.given()) { x = met(x + met(c.bias.spread(b, h, i, j))); }
-                    if (c.slopes.given()) { x = met(x - c.slopes(0, h, 0, 0) * static_cast<double>(std::abs(i + shift - j))); }
-                    if (c.table.given()) {
-                        extent_t const right = c.table.s.seq - 1 - c.left;
-                        extent_t const distance = std::clamp(j - i - shift, -c.left, right);
-                        x = met(x + c.table(0, c.table.s.head == 1 ? 0 : h, distance + c.left, 0));
-                    }
-                    if (c.gates.given()) { x = met(met(x + met(c.gates(b, h, i + shift, 0))) - met(c.gates(b, h, j, 0))); }
-                    if (c.cap_after != 0) { x = c.cap_after * std::tanh(x / c.cap_after); }
-                    if (c.bend) { x = met(c.bend(x, i, j)); }
-                    s[static_cast<std::size_t>(j)] = x;
-                }
+                for (extent_t j = 0; j < M; ++j) { s[static_cast<std::size_t>(j)] = pair_score(c, b, h, i, j, met); }
                 // NaN first: a maximum would lose it.
                 bool nan = false;
                 double top = -inf;

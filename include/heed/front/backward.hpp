@@ -121,7 +121,7 @@ private:
         door::check_offsets(args[detail::arg_q], args[detail::arg_out]);
         if (with_saved) { door::check_offsets(args[detail::arg_q], args[detail::arg_lse]); }
         door::check_offsets(args[detail::arg_k], args[detail::arg_v]);
-        call_sizes const sizes{x.q.extent(0), x.q.extent(1), x.q.extent(2), x.k.extent(2), x.q.extent(3)};
+        call_sizes const sizes{x.q.extent(0), x.q.extent(1), x.q.extent(2), x.k.extent(2), x.q.extent(3), x.k.extent(1)};
         auto const gradient = [&](auto const& stage, auto const& option) {
             if (option.d.data_handle() == nullptr) { return; }
             door::check_view(option.name, option.d.shape(), stage.gradient_shape(), true);

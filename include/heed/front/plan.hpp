@@ -22,6 +22,7 @@ class forward_plan {
     B backend_;
 
     static constexpr bool on_cpu = detail::is_cpu<B>;
+    static constexpr int kept = detail::kept_of<decltype(M::normalizer)>(); // numbers of a row that can be saved
     using A = typename B::arch_type;
     using door = detail::door<A>;
 
@@ -29,7 +30,7 @@ public:
     forward_plan(M const& mechanism, shape q, shape k, shape v, B const& backend) : mechanism_(mechanism), q_(q), k_(k), v_(v), backend_(backend) {
         detail::argument args[] = {{"q", q, {}, 1, sizeof(T), {}, false}, {"k", k, {}, 1, sizeof(T), {}, false}, {"v", v, {}, 1, sizeof(T), {}, false}};
         door::check_axes(args, 3, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
-        mechanism_.views(call_sizes{q.batch, q.head, q.seq, k.seq, q.feature}, [](char const* name, auto const& view, shape want, auto... exact) { door::check_view(name, view.shape(), want, sizeof...(exact) > 0); });
+        mechanism_.views(call_sizes{q.batch, q.head, q.seq, k.seq, q.feature, k.head}, [](char const* name, auto const& view, shape want, auto... exact) { door::check_view(name, view.shape(), want, sizeof...(exact) > 0); });
     }
 
     static constexpr std::string_view engine() { return engine_type::name; }
@@ -64,7 +65,7 @@ public:
         pairwise_problem<T> problem{q, k, v, out, {}, 0};
         if constexpr (detail::is_save<Save>) {
             static_assert(std::is_same_v<typename decltype(saved.lse)::value_type, compute_t<T>>, "heed: the log-sum-exp is of the type of computation: float for float, bf16 and fp16, double for double");
-            static_assert(MergeableNormalizer<decltype(M::normalizer)>, "heed: save needs a normalizer with log_sum_exp and merge");
+            static_assert(kept != 0, "heed: this normalizer keeps no number of a row (its weights do not depend on the other keys); there is nothing to save");
             problem.lse = saved.lse;
             problem.lse_unit = (Save::natural ? 1.0 : math::log2e) / decltype(M::normalizer)::unit;
         }
@@ -95,15 +96,15 @@ private:
                                                      argument::of("lse", x.lse)};
         int const count = with_lse ? 5 : 4;
         door::check_axes(args, count, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
-        if (with_lse && x.lse.extent(3) != 1) {
-            door::refuse(sentence<A>("heed: lse has ", x.lse.extent(3), " features; it holds one number per row, lse.feature must be 1"));
+        if (with_lse && x.lse.extent(3) != kept) {
+            door::refuse(sentence<A>("heed: lse has ", x.lse.extent(3), " features; it holds ", kept == 1 ? "one number" : "two numbers", " per row, lse.feature must be ", kept));
         }
         if (!(x.q.shape() == q_) || !(x.k.shape() == k_) || !(x.v.shape() == v_)) { door::refuse("heed: the plan was made for other shapes of q, k or v; make a new plan"); }
         door::check_offsets(args[detail::arg_q], args[detail::arg_out]);
         if (with_lse) { door::check_offsets(args[detail::arg_q], args[detail::arg_lse]); }
         door::check_offsets(args[detail::arg_k], args[detail::arg_v]);
         door::check_outputs(args, count);
-        call_sizes const sizes{q_.batch, q_.head, q_.seq, k_.seq, q_.feature};
+        call_sizes const sizes{q_.batch, q_.head, q_.seq, k_.seq, q_.feature, k_.head};
         mechanism_.views(sizes, [&](char const* name, auto const& view, shape, auto...) {
             for (int o = detail::arg_out; o < count; ++o) { door::check_apart(args[o], argument::of(name, view)); }
         });

@@ -251,6 +251,20 @@ HEED_INLINE vec<T, A> scale_exponent(vec<T, A> x, vec<T, A> n) {
     }
 }
 
+// x = m 2^n, m in [1, 2), for normal positive x
+template <class T, class A>
+HEED_INLINE void split_exponent(vec<T, A> x, vec<T, A>& n, vec<T, A>& m) {
+    using V = vec<T, A>;
+    using I = typename index_of<V>::value_type;
+    using ints = typename index_of<V>::native;
+    constexpr int mantissa = sizeof(T) == 4 ? 23 : 52;
+    constexpr I one = I(sizeof(T) == 4 ? 127 : 1023) << mantissa, fraction = (I(1) << mantissa) - 1;
+    constexpr I magic = I(mantissa + (sizeof(T) == 4 ? 127 : 1023)) << mantissa; // 2^mantissa, whose low bits count ones
+    ints const bits = detail::register_cast<ints>(x.v);
+    n = V{detail::register_cast<typename V::native>((bits >> mantissa) | ints(magic))} - V(T(I(1) << mantissa) + T(sizeof(T) == 4 ? 127 : 1023));
+    m = V{detail::register_cast<typename V::native>((bits & ints(fraction)) | ints(one))};
+}
+
 // p * 2^n where x >= least, exactly 0 below; NaN in x is kept. Denormal results are never made: some processors take 150 cycles for one.
 template <class T, class A>
 HEED_INLINE vec<T, A> scale_exponent_above(vec<T, A> p, vec<T, A> n, vec<T, A> x, T least) {

@@ -5,6 +5,8 @@
 // exp       1 ulp at most in float over all inputs, exact at 0 and -inf, NaN kept, gradual underflow kept
 // fast_exp2 3 ulp at most on [-126, 0], exact at 0 and -inf, NaN kept; results below 2^-126 are flushed or coarse. For x <= 0 (engines).
 // tanh      4 ulp at most: built on expm1, so small arguments keep their relative accuracy
+// log       3 ulp at most, exact at 1, 0 (-inf) and inf, NaN below 0
+// log1p_unit  ln(1 + x) for 0 <= x <= 1, 3 ulp at most: small arguments keep their relative accuracy
 #pragma once
 
 #include <heed/config.hpp>
@@ -27,6 +29,8 @@ HEED_HD float log(float x) { return std::log(x); }
 HEED_HD double log(double x) { return std::log(x); }
 HEED_HD float tanh(float x) { return std::tanh(x); }
 HEED_HD double tanh(double x) { return std::tanh(x); }
+HEED_HD float log1p_unit(float x) { return std::log1p(x); }
+HEED_HD double log1p_unit(double x) { return std::log1p(x); }
 HEED_HD float sqrt(float x) { return std::sqrt(x); }
 HEED_HD double sqrt(double x) { return std::sqrt(x); }
 HEED_HD float abs(float x) { return std::fabs(x); }
@@ -38,6 +42,7 @@ HEED_HD float min(float a, float b) { return a < b ? a : b; }
 HEED_HD double min(double a, double b) { return a < b ? a : b; }
 HEED_HD float select(bool m, float a, float b) { return m ? a : b; }
 HEED_HD double select(bool m, double a, double b) { return m ? a : b; }
+HEED_HD bool any(bool m) { return m; }
 HEED_HD float fma(float a, float b, float c) { return std::fma(a, b, c); }
 HEED_HD double fma(double a, double b, double c) { return std::fma(a, b, c); }
 
@@ -117,6 +122,15 @@ inline constexpr float expm1_float[] = {0.5f, 0.1666666716337204f, 0.04166663438
 inline constexpr double expm1_double[] = {1.0 / 2,         1.0 / 6,          1.0 / 24,          1.0 / 120,          1.0 / 720,           1.0 / 5040,          1.0 / 40320,
                                           1.0 / 362880,    1.0 / 3628800,    1.0 / 39916800,    1.0 / 479001600,    1.0 / 6227020800,    1.0 / 87178291200};
 
+// atanh(z) / z in powers of z^2: for |z| <= 0.1716 (log) the leading part, for |z| <= 1/3 (log1p_unit) all
+template <class T, int N>
+struct odd_reciprocals {
+    T c[N] = {};
+    constexpr odd_reciprocals() {
+        for (int k = 0; k < N; ++k) { c[k] = T(1) / T(2 * k + 1); }
+    }
+};
+
 template <class T>
 struct exp_constants;
 template <>
@@ -179,6 +193,35 @@ HEED_INLINE vec<T, A> exp(vec<T, A> x) {
     V const half = nearbyint(n * V(0.5));
     V const rest = n - half;
     return scale_exponent(p, half) * scale_exponent(V(1), rest);
+}
+
+// x = m 2^n with m in [sqrt(1/2), sqrt(2)]; ln x = n ln 2 + 2 atanh((m - 1) / (m + 1))
+template <class T, class A>
+HEED_INLINE vec<T, A> log(vec<T, A> x) {
+    using V = vec<T, A>;
+    using C = detail::exp_constants<T>;
+    static constexpr detail::odd_reciprocals<T, sizeof(T) == 4 ? 5 : 11> series;
+    constexpr T tiny = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022), up = sizeof(T) == 4 ? T(0x1p24) : T(0x1p53);
+    auto const small = x < V(tiny);
+    V const normal = select(small, x * V(up), x);
+    V n, m;
+    split_exponent(normal, n, m);
+    auto const high = m > V(1.41421356237309504880);
+    m = select(high, m * V(0.5), m);
+    n = n + select(high, V(1), V(0)) - select(small, V(sizeof(T) == 4 ? 24 : 53), V(0));
+    V const z = (m - V(1)) / (m + V(1));
+    V const ln_m = (z + z) * detail::polynomial(z * z, series.c);
+    V const y = fma(n, V(C::ln2_high), fma(n, V(C::ln2_low), ln_m));
+    V const positive = select(x == math::inf<V>(), x, y);
+    return select(x > V(0), positive, select(x == V(0), -math::inf<V>(), (x - x) / (x - x)));
+}
+
+template <class T, class A>
+HEED_INLINE vec<T, A> log1p_unit(vec<T, A> x) {
+    using V = vec<T, A>;
+    static constexpr detail::odd_reciprocals<T, sizeof(T) == 4 ? 8 : 17> series;
+    V const z = x / (x + V(2));
+    return (z + z) * detail::polynomial(z * z, series.c);
 }
 
 template <class T, class A>

@@ -86,6 +86,27 @@ concept MergeableNormalizer = Normalizer<N, V> && requires(N const n, typename N
     { n.log_sum_exp(a) } -> std::same_as<V>;
 };
 
+// A normalizer whose divisor is the number of keys that a row sees: settle(row, sum, count) gets it with the tile's sum of weights.
+template <class N, class V = double>
+concept CountingNormalizer = Normalizer<N, V> && requires(N const n, typename N::template row<V> r, V x) { n.settle(r, x, x); };
+
+// A normalizer that must know all scores of a row before it can weigh one (thresholds). Engines keep the scores of a tile of queries against all keys.
+//   solve(row, scores)   scores.fold(x) passes every score of the row (-inf where masked) through a small monoid: x.add(score), x.join(other);
+//                        the number of folds must have a bound. raise returns 1.
+// Parts of a row do not merge.
+namespace detail {
+template <class V>
+struct probe_scores {
+    template <class X>
+    X fold(X x) const {
+        return x;
+    }
+};
+} // namespace detail
+template <class N, class V = double>
+concept RowWiseNormalizer =
+    Normalizer<N, V> && requires(N const n, typename N::template row<V> r, detail::probe_scores<V> const scores) { n.solve(r, scores); };
+
 // How the gradient of a score uses the rest of its row: ds_ij = derivative_ij (dp_ij - centre_i), where dp_ij = dO_i . v_j.
 //   none    weights of a row do not depend on each other: centre 0
 //   output  centre_i = dO_i . O_i: softmax and its kin, whose derivative is the weight itself
@@ -93,17 +114,43 @@ concept MergeableNormalizer = Normalizer<N, V> && requires(N const n, typename N
 enum class centre { none, output, mean };
 
 // What backward needs of a normalizer besides.
-//   kept                       numbers of a row that forward saves for backward: 1 (the log-sum-exp, a threshold) or 0
-//   resume<V>(place, saved)    the closed row from what was saved: weight(row, score) of it is the final weight (V{} if kept is 0)
+//   kept                       numbers of a row that forward saves for backward: 0, 1 (log-sum-exp, the logarithm of a divisor, a threshold), 2 (both)
+//   saved(row, V* to)          those numbers, in units of the score times unit; without this member: log_sum_exp(row)
+//   resume<V>(place, saved)    the closed row from what was saved: weight(row, score) of it is the final weight (V{} if kept is 0);
+//                              resume<V>(place, first, second) if kept is 2
 //   derivative(row, s, p)      d weight / d score of natural units at score s (times unit) and weight p
 //   centred                    see centre
 template <class N, class V = double>
 concept DifferentiableNormalizer = Normalizer<N, V> && requires(N const n, typename N::template row<V> const r, place const at, V x) {
-    { n.template resume<V>(at, x) } -> std::same_as<typename N::template row<V>>;
+    requires requires {
+        { n.template resume<V>(at, x) } -> std::same_as<typename N::template row<V>>;
+    } || requires {
+        { n.template resume<V>(at, x, x) } -> std::same_as<typename N::template row<V>>;
+    };
     { n.derivative(r, x, x) } -> std::same_as<V>;
     { N::centred } -> std::convertible_to<centre>;
     { N::kept } -> std::convertible_to<int>;
 };
+
+namespace detail {
+// Numbers of a row that forward can save.
+template <class N>
+constexpr int kept_of() {
+    if constexpr (requires { N::kept; }) {
+        return N::kept;
+    } else {
+        return MergeableNormalizer<N> ? 1 : 0;
+    }
+}
+template <class N, class V>
+HEED_HD void saved_numbers(N const& n, typename N::template row<V> const& r, V* to) {
+    if constexpr (requires { n.saved(r, to); }) {
+        n.saved(r, to);
+    } else if constexpr (requires { n.log_sum_exp(r); }) {
+        to[0] = n.log_sum_exp(r);
+    }
+}
+} // namespace detail
 
 // Contraction and mix: step(acc, a, b) = reduce(acc, combine(a, b)), zero() its neutral element.
 template <class R, class V = double>

@@ -18,7 +18,7 @@ struct place {
 
 // Sizes of the whole call, for the rules on policies' views.
 struct call_sizes {
-    extent_t batch = 0, head = 0, queries = 0, keys = 0, width = 0;
+    extent_t batch = 0, head = 0, queries = 0, keys = 0, width = 0, kv_head = 0;
 };
 
 // Marks a view whose last extent does not broadcast (packed bits).

@@ -8,12 +8,14 @@
 //   mix       o[e][i] = o[e][i] factor[i] + v_j[e] s[j][i]
 //
 // A tile that the pattern's edge crosses is cut into segments of a few keys that name the vectors of queries they need. What a pattern leaves
-// out has weight 0 and changes no bit of the rest. Memory of a slot: (d + dv + keys of a tile) x queries of a tile, whatever M is.
+// out has weight 0 and changes no bit of the rest. Memory of a slot: (d + dv + keys of a tile) x queries of a tile, whatever M is. A normalizer that
+// must see its whole row first (RowWiseNormalizer) walks twice: contract and bend into M x queries of a tile, solve, then weigh and mix.
 #pragma once
 
 #include <heed/engine/cpu/kernels.hpp>
 #include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/cpu/pattern_cut.hpp>
+#include <heed/engine/cpu/row_scores.hpp>
 #include <heed/engine/cpu/score_tables.hpp>
 #include <heed/engine/cpu/tile_loads.hpp>
 #include <heed/engine/problem.hpp>
@@ -43,11 +45,14 @@ struct pairwise_forward {
     static_assert(pitch <= C.keys, "heed: the memory of a key tile serves a tile of queries too");
     static constexpr int tables = detail::tables_of<score_type>;
     static constexpr bool linear = detail::is_linear<score_type>;
+    static constexpr bool row_wise = RowWiseNormalizer<normalizer_type, V>, counts = CountingNormalizer<normalizer_type, V>;
+    static constexpr int kept = detail::kept_of<normalizer_type>();
     using cut = pattern_cut<decltype(M::pattern), T, A, C>;
 
     // One thread's memory.
     struct slot {
         T *s, *peak, *factor, *k, *v;
+        T* scores; // [keys][pitch] where row_wise: s points into it, else null
         T* table[tables == 0 ? 1 : tables];
         std::uint64_t *words, *kept;
         segment *cut, *plain;
@@ -56,8 +61,8 @@ struct pairwise_forward {
             row_type* state;
         } tile[C.tiles];
 
-        slot(arena& a, extent_t d, extent_t dv, int group) {
-            s = a.template take<T>(C.keys * pitch);
+        slot(arena& a, extent_t d, extent_t dv, extent_t keys, int group) {
+            s = scores = a.template take<T>((row_wise ? keys : extent_t(C.keys)) * pitch);
             for (T*& t : table) { t = tables == 0 ? nullptr : a.template take<T>(C.keys * pitch); }
             peak = a.template take<T>(pitch);
             factor = a.template take<T>(pitch);
@@ -84,13 +89,13 @@ struct pairwise_forward {
     static division divide(shape q, int concurrency) {
         extent_t const tiles = (q.seq + pitch - 1) / pitch, all = tiles * q.batch * q.head;
         extent_t const fair = all / (3 * extent_t(concurrency)); // at least three items a thread before tiles are grouped
-        int const group = static_cast<int>(fair < 1 ? 1 : fair < C.tiles ? fair : tiles < C.tiles ? (tiles < 1 ? 1 : tiles) : C.tiles);
+        int const group = static_cast<int>(fair < 1 || row_wise ? 1 : fair < C.tiles ? fair : tiles < C.tiles ? (tiles < 1 ? 1 : tiles) : C.tiles);
         extent_t const groups = (tiles + group - 1) / group;
         return {tiles, groups, group, groups * q.batch * q.head};
     }
     static std::size_t slot_bytes(shape q, shape v, division const& by) {
         arena count(nullptr);
-        slot(count, q.feature, v.feature, by.group);
+        slot(count, q.feature, v.feature, v.seq, by.group);
         return count.bytes();
     }
 
@@ -101,7 +106,7 @@ struct pairwise_forward {
         std::byte* const base = aligned(workspace);
         detail::for_each_item<A>(executor, slots, by.items, [&](extent_t item, int s) noexcept {
             arena memory(base + static_cast<std::size_t>(s) * bytes);
-            slot mine(memory, q.feature, x.v.extent(3), by.group);
+            slot mine(memory, q.feature, x.v.extent(3), x.v.extent(2), by.group);
             extent_t const g = by.groups - 1 - item % by.groups; // the heavy rows of a triangle first
             place const at = x.at(item / by.groups / q.head, item / by.groups % q.head);
             range const rows = intersect({0, at.queries}, {g * by.group * pitch, (g + 1) * by.group * pitch});
@@ -146,6 +151,10 @@ private:
             begin(h);
         }
         range const hull = detail::hull_of(c.m.pattern, c.at, rows);
+        if constexpr (row_wise) {
+            whole_rows(tiles[0], hull);
+            return finish(tiles[0]);
+        }
         for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
             key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}};
             bool fresh = true; // in no near cache yet
@@ -158,6 +167,31 @@ private:
             }
         }
         for (int g = 0; g < count; ++g) { finish(tiles[g]); }
+    }
+
+    // Scores of all keys, the rows' thresholds, then weights and values.
+    static void whole_rows(cursor const& h, range hull) {
+        slot& mem = h.mem;
+        auto const each_tile = [&](auto&& body) {
+            for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
+                key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}};
+                mem.s = mem.scores + (keys.cols.begin - hull.begin) * pitch;
+                body(keys, cut{h.m.pattern, h.at, h.rows, h.vecs, mem.words}(keys.cols, mem.cut));
+            }
+        };
+        each_tile([&](key_tile& keys, int segments) {
+            bool const covered = segments == 1 && mem.cut[0].begin == 0 && mem.cut[0].end == keys.cols.size() && mem.cut[0].first == 0 && mem.cut[0].last == h.vecs;
+            for (extent_t x = 0; !covered && x < keys.cols.size() * pitch; x += lanes) { (-math::inf<V>()).store(mem.s + x); }
+            if (segments == 0) { return; }
+            load_keys(h, keys);
+            score_pairs(h, keys, segments, false);
+        });
+        for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.solve(h.state[w], row_scores<T, A, C>{mem.scores + w * lanes, hull.size()}); }
+        each_tile([&](key_tile& keys, int segments) {
+            if (segments == 0) { return; }
+            load_keys(h, keys);
+            gather_pairs(h, keys, segments, true);
+        });
     }
 
     // Queries packed with the chain's leading factors and the normalizer's unit folded in; sums and states empty.
@@ -178,8 +212,13 @@ private:
 
     // cols never crosses a multiple of C.keys.
     static void tile_of_pairs(cursor const& h, key_tile const& t, int count, bool fresh) {
+        bool const may_mask = score_pairs(h, t, count, fresh);
+        gather_pairs(h, t, count, may_mask);
+    }
+    // Scores and their peaks. True if some pair may be masked.
+    static bool score_pairs(cursor const& h, key_tile const& t, int count, bool fresh) {
         slot& mem = h.mem;
-        extent_t const d = h.width(), dv = h.out_width();
+        extent_t const d = h.width();
         score_tables<T, A, C> const staging{h.at, h.rows, t.cols, h.vecs};
         staging.stage(h.m.score, mem.table);
 
@@ -196,6 +235,12 @@ private:
             if (!as_is && bend(h, t.cols, part)) { may_mask = true; }
         }
         staging.expect_next(h.m.score, 1);
+        return may_mask;
+    }
+    // Scores to weights, weights to values.
+    static void gather_pairs(cursor const& h, key_tile const& t, int count, bool may_mask) {
+        slot& mem = h.mem;
+        score_tables<T, A, C> const staging{h.at, h.rows, t.cols, h.vecs};
         // Values that are not finite must not meet a weight of 0: their rows are set aside and gathered pair by pair.
         bool const strange = may_mask && has_strange_values(h, t, count);
         segment const* plan = mem.cut;
@@ -207,7 +252,7 @@ private:
         for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(h.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
         weigh(h, count);
         staging.expect_next(h.m.score, 2);
-        mix::run(t.v.data, t.v.stride, mem.s, plan, plan_count, h.o, mem.factor, dv, h.vecs);
+        mix::run(t.v.data, t.v.stride, mem.s, plan, plan_count, h.o, mem.factor, h.out_width(), h.vecs);
         staging.expect_next(h.m.score, 3);
         if (strange) [[unlikely]] { mix_strange(h, t); }
     }
@@ -256,36 +301,39 @@ private:
     static void weigh_vectors(cursor const& h, int count) {
         slot& mem = h.mem;
         auto const normalizer = h.m.normalizer;
-        V sum[W]; // of this tile
-        static_for<W>([&](auto w) HEED_INLINE_LAMBDA { sum[w] = V(0); });
+        V sum[W], keys[W]; // of this tile: weights, and how many keys are attended where that counts
+        static_for<W>([&](auto w) HEED_INLINE_LAMBDA { sum[w] = keys[w] = V(0); });
+        auto const weigh_one = [&](auto w, row_type const& r, int j) HEED_INLINE_LAMBDA {
+            T* const at = mem.s + j * pitch + w * lanes;
+            V const s = V::load(at), p = normalizer.weight(r, s);
+            p.store(at);
+            sum[w] = sum[w] + p;
+            if constexpr (counts) { keys[w] = keys[w] + select(s == -math::inf<V>(), V(0), V(1)); }
+        };
         for (int g = 0; g < count; ++g) {
             segment const t = mem.cut[g];
             if (t.first == 0 && t.last == W) {
                 row_type r[W];
                 static_for<W>([&](auto w) HEED_INLINE_LAMBDA { r[w] = h.state[w]; });
                 for (int j = t.begin; j < t.end; ++j) {
-                    static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
-                        T* const at = mem.s + j * pitch + w * lanes;
-                        V const p = normalizer.weight(r[w], V::load(at));
-                        p.store(at);
-                        sum[w] = sum[w] + p;
-                    });
+                    static_for<W>([&](auto w) HEED_INLINE_LAMBDA { weigh_one(w, r[w], j); });
                 }
             } else {
                 static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
                     if (t.first <= w && w < t.last) {
                         row_type const r = h.state[w];
-                        for (int j = t.begin; j < t.end; ++j) {
-                            T* const at = mem.s + j * pitch + w * lanes;
-                            V const p = normalizer.weight(r, V::load(at));
-                            p.store(at);
-                            sum[w] = sum[w] + p;
-                        }
+                        for (int j = t.begin; j < t.end; ++j) { weigh_one(w, r, j); }
                     }
                 });
             }
         }
-        static_for<W>([&](auto w) HEED_INLINE_LAMBDA { normalizer.settle(h.state[w], sum[w]); });
+        static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
+            if constexpr (counts) {
+                normalizer.settle(h.state[w], sum[w], keys[w]);
+            } else {
+                normalizer.settle(h.state[w], sum[w]);
+            }
+        });
     }
 
     // Only segments in which a pair may be masked are looked at.
@@ -336,7 +384,7 @@ private:
         }
     }
 
-    // Final factor, rows out, log-sum-exp.
+    // Final factor, rows out, what is saved of the rows.
     static void finish(cursor const& h) {
         extent_t const dv = h.out_width();
         for (int w = 0; w < h.vecs; ++w) {
@@ -348,10 +396,10 @@ private:
         }
         store_transposed<A>(h.o, pitch, h.rows, h.x.out, h.at.batch, h.at.head, h.mem.v);
         if (h.x.lse.data_handle() != nullptr) {
-            if constexpr (MergeableNormalizer<normalizer_type>) { save_log_sum_exp(h); }
+            if constexpr (kept > 0) { save_rows(h); }
         }
     }
-    static void save_log_sum_exp(cursor const& h) {
+    static void save_rows(cursor const& h) {
         using lane_row = typename normalizer_type::template row<T>;
         static_assert(sizeof(row_type) % sizeof(V) == 0 && sizeof(row_type) / sizeof(V) == sizeof(lane_row) / sizeof(T), "heed: a row state holds values only");
         constexpr int members = static_cast<int>(sizeof(lane_row) / sizeof(T));
@@ -361,8 +409,9 @@ private:
             for (int c = 0; c < members; ++c) { one[c] = state[c * lanes]; }
             lane_row r;
             std::memcpy(&r, one, sizeof r);
-            T const value = h.m.normalizer.log_sum_exp(r);
-            h.x.lse(h.at.batch, h.at.head, h.rows.begin + i, 0) = static_cast<T>(static_cast<double>(value) * h.x.lse_unit);
+            T value[kept];
+            detail::saved_numbers(h.m.normalizer, r, value);
+            for (int c = 0; c < kept; ++c) { h.x.lse(h.at.batch, h.at.head, h.rows.begin + i, c) = static_cast<T>(static_cast<double>(value[c]) * h.x.lse_unit); }
         }
     }
 };

@@ -90,8 +90,21 @@ private:
     void stage_table(Table const& t, T* dst) const {
         T of_row[pitch] = {};
         for (extent_t i = 0; i < rows.size(); ++i) { of_row[i] = static_cast<T>(t.of_row(at, rows.begin + i)); }
+        T mapped[C.keys + lanes];
+        if constexpr (detail::MappedColumns<Table>) {
+            for (extent_t j = 0; j < cols.size(); ++j) { mapped[j] = static_cast<T>(t.of_col(at, cols.begin + j)); }
+            for (extent_t j = cols.size(); j < C.keys + lanes; ++j) { mapped[j] = T(1); }
+            for (extent_t j = 0; j < cols.size(); j += lanes) { t.map_col(V::load(mapped + j)).store(mapped + j); }
+        }
+        auto const col = [&](extent_t j) {
+            if constexpr (detail::MappedColumns<Table>) {
+                return mapped[j];
+            } else {
+                return t.of_col(at, cols.begin + j);
+            }
+        };
         for (extent_t j = 0; j < cols.size(); ++j) {
-            V const of_col(t.of_col(at, cols.begin + j));
+            V const of_col(col(j));
             for (int w = 0; w < vecs; ++w) { (V::load(of_row + w * lanes) + of_col).store(dst + j * pitch + w * lanes); }
         }
     }

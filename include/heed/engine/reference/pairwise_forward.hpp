@@ -26,6 +26,18 @@ struct scalar_pair {
     }
 };
 
+// A row's scores, made anew for every fold.
+template <class F>
+struct scalar_scores {
+    F const& score;
+    extent_t keys;
+    template <class X>
+    X fold(X x) const {
+        for (extent_t j = 0; j < keys; ++j) { x.add(score(j)); }
+        return x;
+    }
+};
+
 } // namespace detail
 
 template <class M, class E, class A>
@@ -84,19 +96,30 @@ private:
         auto state = m.normalizer.template start<T>(at);
         fetch(m.load.q, operand::of_query(at), x.q, i, mine.q);
         for (extent_t e = 0; e < dv; ++e) { mine.o[e] = T(0); }
+        if constexpr (RowWiseNormalizer<normalizer_type, T>) {
+            auto const score_of = [&](extent_t j) { return score(m, x, at, i, j, mine); };
+            m.normalizer.solve(state, detail::scalar_scores<decltype(score_of)>{score_of, at.keys});
+        }
         for (extent_t j = 0; j < at.keys; ++j) {
             T const s = score(m, x, at, i, j, mine);
             if (s == -math::inf<T>()) { continue; }
             fetch(m.load.v, operand::of_key(at), x.v, j, mine.v);
             T const factor = m.normalizer.raise(state, s), p = m.normalizer.weight(state, s);
-            m.normalizer.settle(state, p);
+            if constexpr (CountingNormalizer<normalizer_type, T>) {
+                m.normalizer.settle(state, p, T(1));
+            } else {
+                m.normalizer.settle(state, p);
+            }
             for (extent_t e = 0; e < dv; ++e) { mine.o[e] = decltype(M::mix)::step(mine.o[e] * factor, mine.v[e], p); }
         }
         T const last = m.normalizer.close(state);
         for (extent_t e = 0; e < dv; ++e) { x.out(at.batch, at.head, i, e) = static_cast<E>(mine.o[e] * last); }
         if (x.lse.data_handle() != nullptr) {
-            if constexpr (MergeableNormalizer<normalizer_type>) {
-                x.lse(at.batch, at.head, i, 0) = static_cast<T>(static_cast<double>(m.normalizer.log_sum_exp(state)) * x.lse_unit);
+            constexpr int kept = detail::kept_of<normalizer_type>();
+            if constexpr (kept > 0) {
+                T value[kept];
+                detail::saved_numbers(m.normalizer, state, value);
+                for (int c = 0; c < kept; ++c) { x.lse(at.batch, at.head, i, c) = static_cast<T>(static_cast<double>(value[c]) * x.lse_unit); }
             }
         }
     }

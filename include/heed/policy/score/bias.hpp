@@ -179,6 +179,10 @@ concept RowColumnTable = requires(Table const t, place const at, extent_t i) {
     t.of_col(at, i);
 };
 
+// optional, where a number per column is a function of what is stored: map_col(V) of of_col, taken in vectors
+template <class Table>
+concept MappedColumns = RowColumnTable<Table> && requires(Table const t, double x) { t.map_col(x); };
+
 // Element (i, j), whatever the form; extents of 1 broadcast.
 template <class T>
 HEED_HD std::remove_const_t<T> table_element(tensor_view<T> const& t, place const& at, extent_t i, extent_t j) {
@@ -190,7 +194,11 @@ HEED_HD auto table_element(Table const& t, place const& at, extent_t i, extent_t
 }
 template <RowColumnTable Table>
 HEED_HD auto table_element(Table const& t, place const& at, extent_t i, extent_t j) {
-    return t.of_row(at, i) + t.of_col(at, j);
+    if constexpr (MappedColumns<Table>) {
+        return t.of_row(at, i) + t.map_col(t.of_col(at, j));
+    } else {
+        return t.of_row(at, i) + t.of_col(at, j);
+    }
 }
 
 } // namespace detail
