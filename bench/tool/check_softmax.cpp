@@ -5,6 +5,8 @@
 #include "failure.hpp"
 #include "softmax_problem.hpp"
 
+#include <heed/front/merge.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -377,19 +379,7 @@ struct merge_states {
         };
         auto const a = part(0, cut, "out_a", "lse_a"), b = part(cut, io['M'], "out_b", "lse_b");
 
-        T *const out = whole.out.data_handle(), *const lse = whole.lse.data_handle();
-        extent_t const rows = whole.lse.shape().size(), width = io['e'];
-        for (extent_t row = 0; row < rows; ++row) {
-            T const lse_a = a.lse.data_handle()[row], lse_b = b.lse.data_handle()[row];
-            T const largest = std::max(lse_a, lse_b);
-            bool const nothing = largest == -std::numeric_limits<T>::infinity(); // no key in either part
-            T const sum = nothing ? T(0) : std::exp(lse_a - largest) + std::exp(lse_b - largest);
-            lse[row] = nothing ? largest : largest + std::log(sum);
-            T const weight_a = nothing ? T(0) : std::exp(lse_a - lse[row]), weight_b = nothing ? T(0) : std::exp(lse_b - lse[row]);
-            for (extent_t e = row * width; e < (row + 1) * width; ++e) {
-                out[e] = weight_a * a.out.data_handle()[e] + weight_b * b.out.data_handle()[e];
-            }
-        }
+        merge(softmax{}, partial{a.out, save{a.lse}}, partial{b.out, save{b.lse}}, partial{whole.out, save{whole.lse}});
     }
 };
 

@@ -5,4 +5,5 @@
 #include <heed/core.hpp>
 #include <heed/front/attention.hpp>
 #include <heed/front/backward.hpp>
+#include <heed/front/merge.hpp>
 #include <heed/mechanism/softmax.hpp>
