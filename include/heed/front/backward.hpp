@@ -95,8 +95,8 @@ private:
                 if constexpr (std::is_same_v<std::remove_cvref_t<decltype(other)>, O>) { nth += before ? 1 : 0; }
             };
             (count(all), ...);
-            detail::give<decltype(M::score)>(problem_.score_gradients, option, nth);
-            detail::give<decltype(M::normalizer)>(problem_.normalizer_gradient, option, nth);
+            detail::give(problem_.score_gradients, option, nth);
+            detail::give(problem_.normalizer_gradient, option, nth);
             if (nth >= 0) { door::refuse(sentence<A>("heed: more options '", O::name, "' than policies that take one")); }
         }
     }

@@ -107,7 +107,7 @@ struct vec {
     HEED_INLINE friend mask_type operator>(vec a, vec b) { return {a.v > b.v}; }
     HEED_INLINE friend mask_type operator>=(vec a, vec b) { return {a.v >= b.v}; }
     HEED_INLINE friend mask_type operator==(vec a, vec b) { return {a.v == b.v}; }
-    HEED_INLINE friend mask_type operator!=(vec a, vec b) { return {a.v != b.v}; }
+    HEED_INLINE friend mask_type operator!=(vec a, vec b) { return {~(a.v == b.v)}; } // true for NaN, which xsimd's own is not everywhere
     HEED_INLINE friend vec select(mask_type m, vec a, vec b) { return {xsimd::select(m.m, a.v, b.v)}; }
     // fma(a, b, c) = a b + c, rounded once where the hardware has it
     HEED_INLINE friend vec fma(vec a, vec b, vec c) { return {xsimd::fma(a.v, b.v, c.v)}; }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <heed/kernel/contract_tile.hpp>
+#include <heed/kernel/gather_tile.hpp>
 #include <heed/kernel/mix_tile.hpp>
 #include <heed/policy/ring/plus_times.hpp>
 
@@ -19,6 +20,8 @@ HEED_KERNEL struct contract_tile<plus_times, float, native_arch, default_tiles<f
 HEED_KERNEL struct contract_tile<plus_times, double, native_arch, default_tiles<double, native_arch>()>;
 HEED_KERNEL struct mix_tile<plus_times, float, native_arch, default_tiles<float, native_arch>()>;
 HEED_KERNEL struct mix_tile<plus_times, double, native_arch, default_tiles<double, native_arch>()>;
+HEED_KERNEL struct gather_tile<plus_times, float, native_arch>;
+HEED_KERNEL struct gather_tile<plus_times, double, native_arch>;
 } // namespace heed
 #undef HEED_KERNEL
 #endif

@@ -105,14 +105,12 @@ inline constexpr int takers_of<G, then<A, B>> = takers_of<G, A> + takers_of<G, B
 // Gives g to the nth stage that takes it.
 template <class S, class G>
 HEED_HD void give(mirror<S>& m, G const& g, int& nth) {
-    if constexpr (takers_of<G, S> != 0) {
+    if constexpr (requires { m.second; }) {
+        give(m.first, g, nth);
+        give(m.second, g, nth);
+    } else if constexpr (takers_of<G, S> != 0) {
         if (nth-- == 0) { m.own = g; }
     }
-}
-template <class A, class B, class G>
-HEED_HD void give(mirror<then<A, B>>& m, G const& g, int& nth) {
-    give<A>(m.first, g, nth);
-    give<B>(m.second, g, nth);
 }
 
 // f(slot, parameter, leading, stage, gradient view) for every stage that may have a gradient of its own. leading: the stage is folded into the queries.
