@@ -33,11 +33,13 @@ std::vector<case_group> plan_groups(bench_options const& o, std::vector<gate_gro
                                     std::shared_ptr<operand_store> const& store, std::vector<std::string>& skipped) {
     if (!gates.empty()) {
         std::vector<case_group> groups;
-        for (auto const& g : gates) groups.push_back(group_of(g.title, g.problems, store, &skipped));
+        for (auto const& g : gates) groups.push_back(cases_of(g, store, skipped));
         return groups;
     }
     if (o.mechanism == "limit") return {limits_alone(o)};
-    return {group_of("", o.quick ? quick_problems() : problems_of(o), store)};
+    auto group = group_of("", o.quick ? quick_problems() : problems_of(o), store);
+    add_backend_rivals(group);
+    return {group};
 }
 
 std::vector<std::pair<std::string, std::string>> context_of(bench_options const& o) {

@@ -123,4 +123,16 @@ case_group group_of(std::string title, std::vector<problem> const& problems, std
     return group;
 }
 
+void add_backend_rivals(case_group& group) {
+    for (auto& c : group.cases) {
+        if (is_limit(c.name)) { continue; }
+        auto p = parse_name(c.name);
+        if (p.backend != "cpu") { continue; }
+        for (auto const* other : {"eigen", "unfused"}) {
+            p.backend = other;
+            c.rivals.push_back({std::string("vs_") + other, name_of(p)});
+        }
+    }
+}
+
 } // namespace heed::bench

@@ -20,4 +20,7 @@ timed_case case_for(problem const& p, std::shared_ptr<operand_store> const& stor
 case_group group_of(std::string title, std::vector<problem> const& problems, std::shared_ptr<operand_store> const& store,
                     std::vector<std::string>* skipped = nullptr);
 
+// Rivals of the cpu rows: the same problem on Eigen and unfused, as vs_eigen and vs_unfused, where it is in the group.
+void add_backend_rivals(case_group& group);
+
 } // namespace heed::bench

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "gates.hpp"
 
+#include "pair_count.hpp"
 #include "text_table.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <ostream>
 
@@ -167,26 +167,26 @@ gate_group avx2_build() {
     return b.finish();
 }
 
-double value_of(gate const& g, row const& own, row const* other, run_record const& record) {
+bool is_pair(gate const& g) { return g.measure != measure_of::peak && g.measure != measure_of::scaling; }
+
+double value_of(gate const& g, row const& own, row const& other) {
     switch (g.measure) {
     case measure_of::peak:
         return own.median_of("of_peak");
+    case measure_of::scaling:
+        return own.median_of("of_peak") / other.median_of("of_peak");
     case measure_of::rate:
-        return own.median_of("FLOP/s") / other->median_of("FLOP/s");
+        return own.median_of("vs_other") * flops(parse_name(g.row)) / flops(parse_name(g.other));
     case measure_of::slowdown:
-        return own.median_seconds() / other->median_seconds();
+        return 1 / own.median_of("vs_other");
     case measure_of::speedup:
-        return other->median_seconds() / own.median_seconds();
-    case measure_of::scaling: {
-        auto const limit = [&](std::string const& name) {
-            auto const p = parse_name(name);
-            auto const* const found = record.find(limit_name("fma_" + std::string(text_of(p.dtype)), p.threads, p.isa));
-            return found == nullptr ? std::numeric_limits<double>::quiet_NaN() : found->median_of("FLOP/s");
-        };
-        return other->median_seconds() / own.median_seconds() / (limit(g.row) / limit(g.other));
-    }
+        return own.median_of("vs_other");
     }
     return std::numeric_limits<double>::quiet_NaN();
+}
+
+bool is_unstable(gate const& g, row const& own, row const& other) {
+    return is_pair(g) ? own.unstable("vs_other") : own.unstable() || other.unstable();
 }
 
 } // namespace
@@ -196,6 +196,14 @@ std::vector<gate_group> gate_groups(int cpus) {
     if (cpus >= 2) groups.push_back(two_threads());
     for (auto group : {odd_sizes, windows, compiled_in, lengths, eigen, avx2_build}) groups.push_back(group());
     return groups;
+}
+
+case_group cases_of(gate_group const& group, std::shared_ptr<operand_store> const& store, std::vector<std::string>& skipped) {
+    auto cases = group_of(group.title, group.problems, store, &skipped);
+    for (auto const& g : group.gates)
+        for (auto& c : cases.cases)
+            if (is_pair(g) && c.name == g.row) c.rivals.push_back({"vs_other", g.other});
+    return cases;
 }
 
 std::vector<gate_result> judge(gate_group const& group, run_record const& record) {
@@ -208,11 +216,11 @@ std::vector<gate_result> judge(gate_group const& group, run_record const& record
         auto const* const own = record.find(g.row);
         auto const* const other = g.other.empty() ? own : record.find(g.other);
         if (own != nullptr && other != nullptr && own->error.empty() && other->error.empty()) {
-            auto const value = value_of(g, *own, other, record);
+            auto const value = value_of(g, *own, *other);
             auto const reaches = [&](double bar) { return smaller ? value <= bar : value >= bar; };
             r.reached = text(value);
             r.verdict = reaches(g.goal_at) ? "goal" : reaches(g.gate_at) ? "gate" : "below";
-            if (own->unstable() || other->unstable()) r.verdict += ", unstable";
+            if (is_unstable(g, *own, *other)) r.verdict += ", unstable";
         }
         results.push_back(r);
     }

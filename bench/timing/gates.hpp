@@ -2,7 +2,7 @@
 // The project's speed table: what each line must reach (the gate) and where it is going (the goal), read off one run.
 #pragma once
 
-#include "problem.hpp"
+#include "cases.hpp"
 #include "run_record.hpp"
 
 #include <iosfwd>
@@ -11,9 +11,9 @@
 
 namespace heed::bench {
 
-enum class measure_of {
+enum class measure_of { // read from the ratios that are taken slice by slice
     peak,     // fraction of the limit
-    scaling,  // speed-up over `other`, the same at fewer threads, over the speed-up of their limits
+    scaling,  // speed-up over `other`, the same at fewer threads, over the speed-up of their limits: the quotient of their fractions
     rate,     // FLOP/s over that of `other`
     slowdown, // time over that of `other`: the smaller the better
     speedup,  // time of `other` over its time
@@ -39,6 +39,7 @@ struct gate_result {
 };
 
 std::vector<gate_group> gate_groups(int cpus); // lines for two threads need two CPUs
+case_group cases_of(gate_group const& group, std::shared_ptr<operand_store> const& store, std::vector<std::string>& skipped);
 std::vector<gate_result> judge(gate_group const& group, run_record const& record);
 void print(std::ostream& out, std::vector<gate_result> const& results);
 

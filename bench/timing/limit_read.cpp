@@ -72,7 +72,7 @@ public:
         double best = std::numeric_limits<double>::infinity();
         for (auto candidate : readers)
             for (int repetition = 0; repetition < 3; ++repetition) {
-                auto const seconds = time_of([&] { run(candidate); });
+                auto const seconds = time_of([&] { run(candidate); }, static_cast<int>(threads_));
                 if (seconds < best) best = seconds, reader_ = candidate;
             }
         return std::to_string(count) + " copies of " + std::to_string(bytes_ >> 20) + " MiB in turn";

@@ -66,7 +66,7 @@ void run_registers(long steps) {
     [[maybe_unused]] T volatile result = iterate<T, Step>(steps, factor, term, std::make_index_sequence<accumulators>{});
 }
 
-constexpr double per_call = 1e9; // operations: some milliseconds, long against the start of a thread team
+constexpr double per_call = 1e8; // operations: a millisecond or two, as short as a slice and long against the start of a thread team
 
 template <class T, class Step>
 [[maybe_unused]] register_loop loop_of() {

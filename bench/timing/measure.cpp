@@ -2,12 +2,12 @@
 #include "measure.hpp"
 
 #include "statistics.hpp"
-#include "stopwatch.hpp"
 #include "team.hpp"
 
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <map>
@@ -27,30 +27,90 @@ class repeated_case {
 public:
     repeated_case(timed_case const& c, measure_settings const& how) : case_(c), how_(how) {}
 
+    void meet(std::map<std::string, repeated_case*> const& group) {
+        auto const find = [&](std::string const& counter, std::string const& name, bool by_flops) {
+            if (auto const found = group.find(name); found != group.end()) peers_.push_back({counter, found->second, by_flops});
+        };
+        find("of_peak", case_.limit, true);
+        for (auto const& r : case_.rivals) find(r.counter, r.name, false);
+    }
+
     void operator()(benchmark::State& state) {
+        if (how_.progress) std::fprintf(stderr, "\r\033[K%s", case_.name.c_str());
+        team_binding const bound(case_.threads);
         try {
-            if (error_.empty()) repeat(state);
+            if (ready()) repeat(state);
         } catch (std::exception const& e) { error_ = e.what(); }
         if (!error_.empty()) state.SkipWithError(error_.c_str());
     }
 
 private:
+    struct known_peer {
+        std::string counter;
+        repeated_case* row;
+        bool by_flops; // rates are compared, not times
+    };
+
+    // Memory in place, one call made and looked at.
+    bool ready() {
+        if (one_call_ >= 0 || !error_.empty()) return error_.empty();
+        try {
+            if (case_.prepare) engine_ = case_.prepare();
+            time_one_call();
+            if (how_.verify && case_.verify) error_ = case_.verify();
+        } catch (std::exception const& e) { error_ = e.what(); }
+        return error_.empty();
+    }
+    void time_one_call() {
+        auto const start = how_.clock(case_.threads);
+        case_.run();
+        one_call_ = how_.clock(case_.threads) - start;
+    }
+    brackets with_peers() {
+        std::vector<peer> peers;
+        for (auto const& p : peers_)
+            if (p.row->ready()) peers.push_back({p.counter, p.row->case_.run, p.by_flops ? case_.flops / p.row->case_.flops : 1});
+        return {how_.clock, case_.threads, one_call_, std::move(peers)};
+    }
+
     void repeat(benchmark::State& state) {
-        if (how_.progress) std::fprintf(stderr, "\r\033[K%s", case_.name.c_str());
-        bool const first = one_call_ < 0;
-        if (first && case_.prepare) engine_ = case_.prepare();
-        team_binding const bound(case_.threads);
-        if (first || one_call_ < warm_below) one_call_ = time_of(case_.run);
-        for ([[maybe_unused]] auto _ : state) case_.run();
+        if (one_call_ < warm_below) time_one_call();
+        brackets b = with_peers();
+        auto const warm = [&] { if (b.calls() > 1 && !b.peers().empty()) case_.run(); }; // a peer has been in the caches
+        b.gap();
+        warm();
+        long left = static_cast<long>(state.max_iterations), count = std::min(left, b.calls()), done = 0;
+        b.begin();
+        for ([[maybe_unused]] auto _ : state) {
+            case_.run();
+            if (++done < count || b.peers().empty()) continue;
+            b.end(done);
+            state.PauseTiming();
+            b.gap();
+            left -= done;
+            done = 0;
+            count = std::min(left, b.calls());
+            if (left > 0) warm();
+            state.ResumeTiming();
+            b.begin();
+        }
+        report(state, b);
+    }
+    void report(benchmark::State& state, brackets const& b) const {
         state.SetLabel(engine_);
         auto const per_second = [](double amount) { return benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate); };
         if (case_.flops > 0) state.counters["FLOP/s"] = per_second(case_.flops);
         if (case_.bytes > 0) state.counters["bytes/s"] = per_second(case_.bytes);
-        if (first && how_.verify && case_.verify) error_ = case_.verify();
+        for (auto const& p : b.peers()) {
+            auto const ratios = b.ratios(p);
+            state.counters[p.counter] = median(ratios);
+            state.counters[p.counter + "_spread"] = spread(ratios);
+        }
     }
 
     timed_case const& case_;
     measure_settings const& how_;
+    std::vector<known_peer> peers_;
     std::string engine_, error_;
     double one_call_ = -1;
 };
@@ -64,6 +124,7 @@ public:
             benchmark::BenchmarkName plain; // without the suffixes for time and repetitions
             plain.function_name = r.run_name.function_name;
             r.run_name = plain;
+            std::erase_if(r.counters, [](auto const& c) { return !std::isfinite(c.second.value); }); // cv of zeros; JSON knows no NaN
             runs.push_back(std::move(r));
         }
     }
@@ -72,14 +133,17 @@ public:
 
 std::vector<run> measure_group(case_group const& group, measure_settings const& how) {
     std::vector<std::unique_ptr<repeated_case>> running;
+    std::map<std::string, repeated_case*> by_name;
     for (auto const& c : group.cases) {
         running.push_back(std::make_unique<repeated_case>(c, how));
+        by_name.emplace(c.name, running.back().get());
         benchmark::RegisterBenchmark(c.name.c_str(), [s = running.back().get()](benchmark::State& state) { (*s)(state); })
             ->Unit(benchmark::kMillisecond)
             ->UseRealTime()
             ->MinTime(how.min_time)
             ->Repetitions(how.repetitions);
     }
+    for (auto const& c : running) c->meet(by_name);
     collector reporter;
     benchmark::RunSpecifiedBenchmarks(&reporter);
     benchmark::ClearRegisteredBenchmarks();
@@ -91,28 +155,6 @@ std::vector<run> measure_group(case_group const& group, measure_settings const& 
     std::stable_sort(runs.begin(), runs.end(),
                      [&](run const& a, run const& b) { return place[a.run_name.function_name] < place[b.run_name.function_name]; });
     return runs;
-}
-
-// of_peak: the row's rate over the median rate of its limit, measured in the same group.
-void add_fraction_of_peak(case_group const& group, std::vector<run>& runs) {
-    std::map<std::string, std::map<std::string, std::vector<double>>> rates;
-    for (auto const& r : runs)
-        if (r.run_type == run::RT_Iteration)
-            for (auto const& [counter, value] : r.counters) rates[r.run_name.function_name][counter].push_back(value.value);
-    std::map<std::string, std::string> limit_of;
-    for (auto const& c : group.cases)
-        if (!c.limit.empty()) limit_of[c.name] = c.limit;
-    for (auto& r : runs) {
-        auto const limit = limit_of.find(r.run_name.function_name);
-        if (limit == limit_of.end()) continue;
-        for (auto const& [counter, sample] : rates[limit->second]) {
-            auto const own = r.counters.find(counter);
-            if (own == r.counters.end()) continue;
-            bool const relative = r.run_type == run::RT_Aggregate && r.aggregate_unit == benchmark::kPercentage; // cv
-            r.counters["of_peak"] = benchmark::Counter(relative ? own->second.value : own->second.value / median(sample));
-            break;
-        }
-    }
 }
 
 std::string json_of(std::vector<run> const& runs) {
@@ -148,7 +190,6 @@ measurement measure(std::vector<case_group> const& groups, measure_settings cons
     for (auto const& group : groups) {
         if (how.progress && !group.title.empty()) std::fprintf(stderr, "\r\033[K%s\n", group.title.c_str());
         auto runs = measure_group(group, how);
-        add_fraction_of_peak(group, runs);
         for (auto& r : runs) {
             auto const [place, fresh] = families.try_emplace(r.run_name.function_name, family);
             family += fresh ? 1 : 0;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Runs cases under Google Benchmark: repetitions of one group in random order, so that what is compared is interleaved.
+// Runs cases under Google Benchmark: repetitions of one group in random order. Its times are printed; what is compared is compared within
+// each repetition, slice by slice (brackets.hpp): counters of_peak and those of the rivals, each with its <counter>_spread.
 #pragma once
 
+#include "brackets.hpp"
 #include "run_record.hpp"
+#include "stopwatch.hpp"
 #include "timed_case.hpp"
 
 #include <string>
@@ -15,6 +18,7 @@ struct measure_settings {
     double min_time = 0.1; // seconds per repetition
     bool verify = true;
     bool progress = false; // on standard error
+    clock_source clock = seconds_now;
 };
 
 struct measurement {

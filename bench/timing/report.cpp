@@ -7,6 +7,7 @@
 #include "text_table.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <sstream>
 
@@ -134,7 +135,7 @@ std::string peak_section(std::vector<measured> const& rows) {
     }
     if (bars.empty()) return {};
     return "<h2>Share of the machine's limit</h2>\n<p>Floating-point rate, counted from the attended pairs, over the rate of a loop of "
-           "multiply-adds in registers, measured between the repetitions of this run.</p>\n" +
+           "multiply-adds in registers, measured between the slices of each row.</p>\n" +
            colours.legend() + bar_plot(bars);
 }
 
@@ -172,25 +173,26 @@ std::string results_section(run_record const& record) {
     std::erase(others, "cpu");
     std::ostringstream html;
     html << "<h2>Every row</h2>\n<div class=\"wide\"><table>\n<tr><th "
-            "class=\"left\">name</th><th>time</th><th>cv</th><th>GFLOP/s</th><th>GB/s</th><th>of peak</th>";
+            "class=\"left\">name</th><th>time</th><th>cv</th><th>GFLOP/s</th><th>GB/s</th><th>of peak</th><th>spread</th>";
     for (auto const& backend : others) html << "<th>vs " << escape(shown(backend)) << "</th>";
     html << "</tr>\n";
     for (auto const& r : record.rows) {
         html << (is_limit(r.name) ? "<tr class=\"limit\">" : "<tr>") << cell(r.name, "name");
         if (!r.error.empty()) {
-            html << "<td class=\"left bad\" colspan=\"" << 5 + others.size() << "\">" << escape(r.error) << "</td></tr>\n";
+            html << "<td class=\"left bad\" colspan=\"" << 6 + others.size() << "\">" << escape(r.error) << "</td></tr>\n";
             continue;
         }
-        html << cell(time_text(r.median_seconds())) << cell(percent_text(r.variation(), 1), r.unstable() ? "bad" : "")
+        html << cell(time_text(r.median_seconds())) << cell(percent_text(r.variation(), 1))
              << cell(giga_text(r.median_of("FLOP/s"))) << cell(giga_text(r.median_of("bytes/s")))
-             << cell(percent_text(r.median_of("of_peak"), 1));
+             << cell(percent_text(r.median_of("of_peak"), 1)) << cell(percent_text(r.spread_of("of_peak"), 1), r.unstable() ? "bad" : "");
         for (auto const& backend : others) {
-            auto const* const other = on_backend(record, r.name, backend);
-            html << cell(other == nullptr || other == &r ? "" : ratio_text(other->median_seconds() / r.median_seconds()));
+            auto const ratio = speedup_over(record, r, backend);
+            html << cell(std::isnan(ratio) ? "" : ratio_text(ratio));
         }
         html << "</tr>\n";
     }
-    html << "</table></div>\n<p>Times are medians; cv is the coefficient of variation of the repetitions, red where it is above 3 %. "
+    html << "</table></div>\n<p>Times are medians; cv is their coefficient of variation. Shares of the limit and &ldquo;vs&rdquo; are ratios "
+            "taken slice by slice within each repetition; their spread over the repetitions is red above 3 %. "
             "GB/s counts every operand once. &ldquo;vs&rdquo; is the other's time over the row's: above 1 the row is faster.</p>\n";
     return html.str();
 }

@@ -42,20 +42,19 @@ bool any_failed(run_record const& record) {
     return std::any_of(record.rows.begin(), record.rows.end(), [](row const& r) { return !r.error.empty(); });
 }
 
-namespace {
-
 double speedup_over(run_record const& record, row const& own, std::string const& backend) {
+    if (is_limit(own.name) || parse_name(own.name).backend != "cpu") return std::numeric_limits<double>::quiet_NaN();
+    auto const counter = "vs_" + backend;
+    if (own.counters.contains(counter)) return own.median_of(counter);
     auto const* const other = on_backend(record, own.name, backend);
-    if (other == nullptr || other == &own) return std::numeric_limits<double>::quiet_NaN();
+    if (other == nullptr) return std::numeric_limits<double>::quiet_NaN();
     return other->median_seconds() / own.median_seconds();
 }
-
-} // namespace
 
 void print_results(std::ostream& out, run_record const& record) {
     auto others = backends_in(record);
     std::erase(others, "cpu");
-    std::vector<std::string> header{"<name", "time", "cv", "GFLOP/s", "GB/s", "of peak"};
+    std::vector<std::string> header{"<name", "time", "cv", "GFLOP/s", "GB/s", "of peak", "spread"};
     for (auto const& backend : others) header.push_back("vs " + backend);
     header.push_back("<");
     text_table table(header);
@@ -69,7 +68,8 @@ void print_results(std::ostream& out, run_record const& record) {
                                        percent_text(r.variation(), 1),
                                        giga_text(r.median_of("FLOP/s")),
                                        giga_text(r.median_of("bytes/s")),
-                                       percent_text(r.median_of("of_peak"), 1)};
+                                       percent_text(r.median_of("of_peak"), 1),
+                                       percent_text(r.spread_of("of_peak"), 1)};
         for (auto const& backend : others) cells.push_back(ratio_text(speedup_over(record, r, backend)));
         cells.push_back(r.unstable() ? "unstable" : "");
         table.add(cells);
@@ -82,7 +82,7 @@ void print_results(std::ostream& out, run_record const& record) {
     if (!engines.empty()) out << '\n';
     for (auto const& [engine, name] : engines) out << "engine " << engine << "  (" << name << ")\n";
     if (std::any_of(record.rows.begin(), record.rows.end(), [](row const& r) { return r.unstable(); }))
-        out << "unstable: the repetitions differ by more than " << percent_text(unstable_above) << " (cv): measure on a quiet machine\n";
+        out << "unstable: the repetitions' ratios to the limit spread over more than " << percent_text(unstable_above) << " (a limit: its times vary by more)\n";
     for (auto const& r : record.rows)
         if (!r.error.empty()) out << "FAILED " << r.name << ": " << r.error << '\n';
 }
@@ -97,7 +97,7 @@ void print_quick_summary(std::ostream& out, run_record const& record) {
         if (eigen == nullptr) continue;
         table.add({"d = " + std::to_string(p.dim) + ", N = " + std::to_string(p.queries) + (p.mask == mask_kind::causal ? ", causal" : ""),
                    time_text(r.median_seconds()), time_text(eigen->median_seconds()), giga_text(r.median_of("FLOP/s")),
-                   percent_text(r.median_of("of_peak")), ratio_text(eigen->median_seconds() / r.median_seconds())});
+                   percent_text(r.median_of("of_peak")), ratio_text(speedup_over(record, r, "eigen"))});
     }
     if (!table.empty()) out << '\n' << table;
 }

@@ -18,7 +18,13 @@ namespace heed::bench {
 
 double row::median_seconds() const { return median(seconds); }
 double row::variation() const { return bench::variation(seconds); }
-bool row::unstable() const { return variation() > unstable_above; }
+double row::spread_of(std::string const& counter) const {
+    auto const found = counters.find(counter);
+    return found == counters.end() ? std::numeric_limits<double>::quiet_NaN() : spread(found->second);
+}
+bool row::unstable(std::string const& counter) const {
+    return (counters.contains(counter) ? spread_of(counter) : variation()) > unstable_above;
+}
 
 double row::median_of(std::string const& counter) const {
     auto const found = counters.find(counter);

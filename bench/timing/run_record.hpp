@@ -20,7 +20,10 @@ struct row {
     double median_seconds() const;
     double variation() const;                           // of the seconds
     double median_of(std::string const& counter) const; // NaN when the row has no such counter
-    bool unstable() const;
+    double spread_of(std::string const& counter) const; // of the repetitions; NaN too
+    // Whether the repetitions differ too much to say anything: by the row's ratio to its limit; without one, by its time.
+    bool unstable() const { return unstable("of_peak"); }
+    bool unstable(std::string const& counter) const;
 };
 
 struct run_record {

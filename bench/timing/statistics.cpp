@@ -36,6 +36,19 @@ double variation(std::span<double const> sample) {
     return spread == 0 ? 0 : spread / mean(sample);
 }
 
+double spread(std::span<double const> sample) {
+    if (sample.size() < 2) return 0;
+    std::vector<double> sorted(sample.begin(), sample.end());
+    std::sort(sorted.begin(), sorted.end());
+    auto const quantile = [&](double share) { // between the two values that surround it
+        auto const at = share * static_cast<double>(sorted.size() - 1);
+        auto const below = static_cast<std::size_t>(at);
+        auto const above = std::min(below + 1, sorted.size() - 1);
+        return sorted[below] + (at - static_cast<double>(below)) * (sorted[above] - sorted[below]);
+    };
+    return (quantile(0.75) - quantile(0.25)) / median(sample);
+}
+
 namespace {
 
 // counts[u] = number of interleavings of n and m values whose U statistic is u, as a distribution (sums to 1).

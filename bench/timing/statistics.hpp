@@ -12,6 +12,8 @@ double mean(std::span<double const> sample);
 double deviation(std::span<double const> sample); // sample standard deviation, 0 for a single value
 double variation(std::span<double const> sample); // coefficient of variation: deviation / mean
 
+double spread(std::span<double const> sample);    // interquartile range over the median, 0 for a single value
+
 inline constexpr double unstable_above = 0.03; // a row that varies more than this says little
 
 struct u_test {

@@ -8,11 +8,17 @@
 
 namespace heed::bench {
 
+// The row that one is compared with: the counter is the other's time over the row's, per call.
+struct rival {
+    std::string counter, name;
+};
+
 struct timed_case {
     std::string name;
     int threads = 1;
     double flops = 0, bytes = 0;          // per call
-    std::string limit;                    // the row that is 100 % of this one; empty for a limit itself
+    std::string limit;                    // the row that is 100 % of this one: counter of_peak; empty for a limit itself
+    std::vector<rival> rivals;            // rows of the same group, for as many threads
     std::function<std::string()> prepare; // once, before the first call; returns what will run: engine and tile, or words
     std::function<void()> run;            // the timed call
     std::function<std::string()> verify;  // a sentence when the result of run() is wrong; may be empty

@@ -84,11 +84,21 @@ TEST_CASE("bench: JSON alone on standard output, with counters, context and limi
     for (auto const& entry : json["benchmarks"]) {
         if (entry["run_name"] != "softmax/forward/f32/1/1/1/32/32/16/16/1" || entry["run_type"] != "iteration") { continue; }
         ++repetitions;
-        for (auto const* counter : {"FLOP/s", "bytes/s", "of_peak", "real_time"}) { CHECK(entry[counter].is_number()); }
+        for (auto const* counter : {"FLOP/s", "bytes/s", "of_peak", "of_peak_spread", "real_time"}) { CHECK(entry[counter].is_number()); }
         CHECK_THAT(entry["label"].get<std::string>(), heed_test::contains("pairwise"));
     }
     CHECK(repetitions == 2);
     CHECK_THAT(result.error, heed_test::contains("repeat: heed bench"));
+}
+
+TEST_CASE("bench: other backends are rivals, measured slice by slice") {
+    auto const result = bench("--seq 32 --heads 1 --dim 16 --backend cpu,eigen,unfused --json -");
+    REQUIRE(result.status == 0);
+    for (auto const& entry : nlohmann::json::parse(result.out)["benchmarks"]) {
+        bool const own = entry["run_name"] == "softmax/forward/f32/1/1/1/32/32/16/16/1";
+        for (auto const* counter : {"vs_eigen", "vs_unfused", "vs_eigen_spread", "vs_unfused_spread"}) { CHECK(entry.contains(counter) == own); }
+    }
+    CHECK_THAT(result.error, heed_test::contains("vs eigen"));
 }
 
 TEST_CASE("bench: the repeat line repeats the rows") {

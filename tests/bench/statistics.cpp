@@ -20,6 +20,9 @@ TEST_CASE("median, deviation, coefficient of variation") {
     CHECK(deviation(sample{2, 4, 4, 4, 5, 5, 7, 9}) == heed_test::approx(std::sqrt(32.0 / 7)));
     CHECK(deviation(sample{5}) == 0);
     CHECK(variation(sample{9, 10, 11}) == heed_test::approx(0.1));
+    CHECK(spread(sample{10, 9, 11, 100, 8}) == heed_test::approx(0.2)); // 9 to 11 around 10: one far value does not count
+    CHECK(spread(sample{4, 8}) == heed_test::approx(1.0 / 3));
+    CHECK(spread(sample{5}) == 0);
 }
 
 TEST_CASE("Mann-Whitney: published exact values") {
