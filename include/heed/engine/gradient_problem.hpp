@@ -7,13 +7,14 @@
 
 namespace heed {
 
-template <class M, class T>
+template <class M, class E>
 struct pairwise_gradient_problem {
+    using T = compute_t<E>;
     M const& m;
-    tensor_view<T const> q, k, v, out, dout;  // (B, H, N, d), (B, Hkv, M, d), (B, Hkv, M, dv), (B, H, N, dv), (B, H, N, dv)
-    tensor_view<T const> saved, dsaved;       // (B, H, N, 1): what forward saved of a row, and the loss's derivative by it
+    tensor_view<E const> q, k, v, out, dout;  // (B, H, N, d), (B, Hkv, M, d), (B, Hkv, M, dv), (B, H, N, dv), (B, H, N, dv)
+    tensor_view<T const> saved, dsaved;       // (B, H, N, kept): what forward saved of a row, and the loss's derivative by it
     double saved_unit = 1, dsaved_unit = 1;   // saved times this is in units of the normalizer; dsaved times this is by the natural log-sum-exp
-    tensor_view<T> dq, dk, dv;
+    tensor_view<E> dq, dk, dv;
     detail::mirror<decltype(M::score)> score_gradients;
     detail::mirror<decltype(M::normalizer)> normalizer_gradient;
     bool wants_leading_factor = false; // some stage folded into the queries wants its gradient

@@ -28,12 +28,14 @@ constexpr int takers_in_mechanism() {
 
 // What a backward call will do, before it does it: engine, workspace. Reusable, allocates nothing. Made from the checked arguments of a call, since
 // gradients of broadcast data decide how work is cut.
-template <class M, class T, class B>
+template <class M, class E, class B>
 class backward_plan {
-    using engine_type = backward_engine<M, T, B>;
+    using T = compute_t<E>;
+    using engine_type = backward_engine<M, E, B>;
     using A = typename B::arch_type;
     using door = detail::door<A>;
-    using problem = pairwise_gradient_problem<M, T>;
+    using problem = pairwise_gradient_problem<M, E>;
+    static constexpr int kept = detail::kept_of<decltype(M::normalizer)>();
 
     M mechanism_;
     problem problem_;
@@ -41,17 +43,16 @@ class backward_plan {
 
 public:
     template <class Saved, class... Options>
-    backward_plan(M const& mechanism, tensor_view<T const> q, tensor_view<T const> k, tensor_view<T const> v, tensor_view<T const> out, Saved const& saved,
-                  tensor_view<T const> dout, tensor_view<T> dq, tensor_view<T> dk, tensor_view<T> dv, B const& backend, Options const&... options)
+    backward_plan(M const& mechanism, tensor_view<E const> q, tensor_view<E const> k, tensor_view<E const> v, tensor_view<E const> out, Saved const& saved,
+                  tensor_view<E const> dout, tensor_view<E> dq, tensor_view<E> dk, tensor_view<E> dv, B const& backend, Options const&... options)
         : mechanism_(mechanism), problem_{mechanism_, q, k, v, out, dout, {}, {}, 1, 1, dq, dk, dv, {}, {}, false}, backend_(backend) {
-        using normalizer = decltype(M::normalizer);
         if constexpr (detail::is_save<Saved>) {
-            static_assert(normalizer::kept > 0, "heed: this normalizer keeps nothing of a row; pass heed::nothing_saved{}");
+            static_assert(kept > 0, "heed: this normalizer keeps nothing of a row; pass heed::nothing_saved{}");
             problem_.saved = saved.lse;
-            problem_.saved_unit = normalizer::unit / (Saved::natural ? 1.0 : math::log2e);
+            problem_.saved_unit = decltype(M::normalizer)::unit / (Saved::natural ? 1.0 : math::log2e);
             problem_.dsaved_unit = Saved::natural ? 1.0 : math::log2e;
         } else {
-            static_assert(normalizer::kept == 0, "heed: backward of this normalizer needs what forward saved: pass the result of forward(..., heed::save{lse})");
+            static_assert(kept == 0, "heed: backward of this normalizer needs what forward saved: pass the result of forward(..., heed::save{lse})");
         }
         (take(options, options...), ...);
         check(detail::is_save<Saved>);
@@ -85,6 +86,8 @@ private:
     template <class O, class... All>
     void take(O const& option, All const&... all) {
         if constexpr (detail::is_saved_gradient<O>) {
+            static_assert(MergeableNormalizer<decltype(M::normalizer)> && decltype(M::normalizer)::centred == centre::output,
+                          "heed: saved_gradient is the gradient of a log-sum-exp of the weights; this normalizer saves something else");
             problem_.dsaved = option.d;
         } else if constexpr (PolicyGradient<O>) {
             static_assert(detail::takers_in_mechanism<O, M>() > 0, "heed: no policy of this mechanism takes this gradient; its element type must be that of the policy's data");
@@ -107,6 +110,9 @@ private:
             argument::of("q", x.q),       argument::of("k", x.k),         argument::of("v", x.v),   argument::of("out", x.out), argument::of("lse", x.saved),
             argument::of("dout", x.dout), argument::of("dlse", x.dsaved), argument::of("dq", x.dq), argument::of("dk", x.dk),   argument::of("dv", x.dv)};
         door::check_axes(args, with_saved ? 5 : 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+        if (with_saved && x.saved.extent(3) != kept) {
+            door::refuse(sentence<A>("heed: lse has ", x.saved.extent(3), " features; it holds what forward saved of a row, lse.feature must be ", kept));
+        }
         argument given[detail::gradient_arguments + 16];
         int count = 0;
         for (int i = 0; i < detail::gradient_arguments; ++i) {
@@ -163,9 +169,9 @@ void backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& o
     static_assert((detail::is_backward_option<Options> && ...),
                   "heed: options of backward are a backend (heed::cpu{...}), heed::saved_gradient{dlse} and gradients of policies such as heed::bias_gradient{dbias}");
     static_assert(detail::is_save<Saved> || std::is_same_v<Saved, nothing_saved>, "heed: saved is the result of forward(..., heed::save{lse}), or heed::nothing_saved{}");
-    using T = typename decltype(as_view(dout))::value_type;
+    using E = typename decltype(as_view(dout))::value_type;
     auto const backend = detail::pick_backend(cpu<serial, A>{}, options...);
-    backward_plan<M, T, std::remove_const_t<decltype(backend)>> p(mechanism, as_view(q), as_view(k), as_view(v), as_view(out), saved, as_view(dout), as_view(dq), as_view(dk), as_view(dv),
+    backward_plan<M, E, std::remove_const_t<decltype(backend)>> p(mechanism, as_view(q), as_view(k), as_view(v), as_view(out), saved, as_view(dout), as_view(dq), as_view(dk), as_view(dv),
                                                                   backend, options...);
     std::size_t const bytes = p.workspace_bytes();
     std::unique_ptr<std::byte[]> const memory(new std::byte[bytes]);

@@ -5,6 +5,7 @@
 #include <heed/engine/cpu/kernels.hpp>
 #include <heed/engine/cpu/pattern_cut.hpp>
 #include <heed/engine/cpu/score_gradients.hpp>
+#include <heed/engine/cpu/tile_loads.hpp>
 #include <heed/engine/gradient_problem.hpp>
 #include <heed/family/pairwise.hpp>
 #include <heed/kernel/gather_tile.hpp>
@@ -14,8 +15,9 @@
 
 namespace heed {
 
-template <class M, class T, class A>
+template <class M, class E, class A>
 struct backward_layout {
+    using T = compute_t<E>; // E is the type of elements, T that of everything inside
     static constexpr tile_config C = default_tiles<T, A>();
 
     using V = vec<T, A>;
@@ -28,7 +30,7 @@ struct backward_layout {
     using gather = gather_tile<plus_times, T, A>;
     using cut = pattern_cut<decltype(M::pattern), T, A, C>;
     using gradients = score_gradients<score_type, T, A, C>;
-    using problem = pairwise_gradient_problem<M, T>;
+    using problem = pairwise_gradient_problem<M, E>;
 
     static constexpr int lanes = V::lanes;
     static constexpr extent_t pitch = contract::pitch; // queries of a tile
@@ -36,6 +38,7 @@ struct backward_layout {
     static constexpr bool linear = detail::is_linear<score_type>;
     static constexpr bool masks = detail::masks_of<score_type>;
     static constexpr centre centred = normalizer_type::centred;
+    static constexpr int kept = detail::kept_of<normalizer_type>();
 
     // How a call is cut. wide: every split of every key head is an item and dq has one partial per split in the workspace; else an item is a key
     // head, which sums its splits one after the other, to the same bits. joint: an item is a split of all heads.
@@ -62,15 +65,15 @@ struct backward_layout {
     struct query_tile {
         T *q, *dout;       // [d][pitch], leading factors (and unit) folded in; [dv][pitch]
         T *q_rows, *dout_rows; // [pitch][d], [pitch][dv] padded to whole vectors; null where the caller's rows serve
-        T *base, *centre;  // [pitch]
+        T *base, *centre;      // [kept][pitch]: what was saved; [pitch]
         bool* finite;      // all of q and dO
         query_tile(arena& a, problem const& x) {
             extent_t const d = x.q.extent(3), dv = x.v.extent(3);
             q = a.template take<T>(d * pitch);
             dout = a.template take<T>(dv * pitch);
-            q_rows = in_place(x.q) ? nullptr : a.template take<T>(pitch * padded(d));
-            dout_rows = in_place(x.dout) ? nullptr : a.template take<T>(pitch * padded(dv));
-            base = a.template take<T>(pitch);
+            q_rows = in_place(x.m.load.q, x.q) ? nullptr : a.template take<T>(pitch * padded(d));
+            dout_rows = in_place(plain{}, x.dout) ? nullptr : a.template take<T>(pitch * padded(dv));
+            base = a.template take<T>((kept == 0 ? 1 : kept) * pitch);
             centre = a.template take<T>(pitch);
             finite = a.template take<bool>(1);
         }
@@ -133,9 +136,10 @@ struct backward_layout {
 
     static constexpr extent_t padded(extent_t n) { return (n + lanes - 1) / lanes * lanes; }
     static constexpr int vectors(extent_t n) { return static_cast<int>((n + lanes - 1) / lanes); }
-    template <class U>
-    static bool in_place(tensor_view<U> const& v) {
-        return v.extent(3) % lanes == 0 && v.stride(3) == 1;
+    // Rows that kernels may read where they lie, in whole vectors.
+    template <class L>
+    static bool in_place(L const&, tensor_view<E const> const& v) {
+        return is_plain<L> && std::is_same_v<E, T> && v.extent(3) % lanes == 0 && v.stride(3) == 1;
     }
     static extent_t group_of(problem const& x) { return x.k.extent(1) > 0 ? x.q.extent(1) / x.k.extent(1) : 0; }
     static extent_t tiles_of(problem const& x, division const& by) { return x.q.extent(0) * x.q.extent(1) * by.query_tiles; }
@@ -146,9 +150,9 @@ struct backward_layout {
     }
     static gradients sink_of(problem const& x, division const& by) { return {x.m.score, x.score_gradients, x.q.extent(0), x.q.extent(1), x.k.extent(2), by.splits}; }
     // Rows of whole vectors, zeros behind the last feature.
-    static void pack_padded(T const* src, extent_t row_stride, extent_t feature_stride, extent_t rows, extent_t width, T* dst) {
+    static void pack_padded(tile_rows<T> from, extent_t rows, extent_t width, T* dst) {
         for (extent_t r = 0; r < rows; ++r) {
-            for (extent_t e = 0; e < width; ++e) { dst[r * padded(width) + e] = src[r * row_stride + e * feature_stride]; }
+            std::memcpy(dst + r * padded(width), from.at(r), static_cast<std::size_t>(width) * sizeof(T));
             for (extent_t e = width; e < padded(width); ++e) { dst[r * padded(width) + e] = T(0); }
         }
     }

@@ -19,12 +19,13 @@
 
 namespace heed {
 
-template <class M, class T, class A>
-struct pairwise_backward : private backward_layout<M, T, A> {
+template <class M, class E, class A>
+struct pairwise_backward : private backward_layout<M, E, A> {
     static constexpr std::string_view name = "cpu.pairwise.backward";
 
 private:
-    using layout = backward_layout<M, T, A>;
+    using layout = backward_layout<M, E, A>;
+    using T = typename layout::T;
     using V = typename layout::V;
     using I = typename layout::I;
     using score_type = typename layout::score_type;
@@ -40,7 +41,7 @@ private:
     using query_tile = typename layout::query_tile;
     using slot = typename layout::slot;
     using shared = typename layout::shared;
-    using layout::divide, layout::group_of, layout::lanes, layout::linear, layout::masks, layout::centred, layout::pack_padded, layout::padded, layout::sink_of, layout::slots_of, layout::tile_bytes,
+    using layout::divide, layout::group_of, layout::lanes, layout::linear, layout::masks, layout::centred, layout::kept, layout::pack_padded, layout::padded, layout::sink_of, layout::slots_of, layout::tile_bytes,
         layout::tiles_of, layout::vectors, layout::walk_keys;
 
 public:
@@ -50,8 +51,8 @@ public:
                   "heed: backward is written for dot-product scores and weighted sums of values");
     static_assert(std::is_same_v<decltype(M::load), load<>>, "heed: backward takes q, k and v as they are; produce them before the call and pull their gradients back after it");
 
-    template <class E>
-    static void run(problem const& x, E& executor, int concurrency, std::byte* workspace) {
+    template <class Executor>
+    static void run(problem const& x, Executor& executor, int concurrency, std::byte* workspace) {
         division const by = divide(x, concurrency);
         arena memory(aligned(workspace));
         shared all(memory, x, by);
@@ -77,12 +78,12 @@ public:
             extent_t const tiles = tiles_of(x, by);
             for_all(tiles, [&](extent_t t, slot& mine) { prepare(c, head_of(c, t / by.query_tiles), t % by.query_tiles, mine); });
             for_all(by.items, [&](extent_t item, slot& mine) { wide_item(c, item, mine); });
-            for_all(tiles, [&](extent_t t, slot&) {
+            for_all(tiles, [&](extent_t t, slot& mine) {
                 head const h = head_of(c, t / by.query_tiles);
                 extent_t const step = tiles * x.q.extent(3) * pitch;
                 T* const dq = dq_of(c, h, t % by.query_tiles, all.dq);
                 for (extent_t s = 1; s < by.splits; ++s) { add(dq + s * step, dq, x.q.extent(3) * pitch); }
-                finish(c, h, t % by.query_tiles, dq);
+                finish(c, h, t % by.query_tiles, dq, mine);
             });
         } else {
             for_all(by.items, [&](extent_t item, slot& mine) { narrow_item(c, item, mine); });
@@ -108,8 +109,7 @@ private:
     // Key tiles of a walk as rows.
     struct key_rows {
         range cols;
-        T const *k, *v;
-        extent_t k_stride, v_stride;
+        tile_rows<T> k, v;
     };
 
     static query_tile tile_at(context const& c, head const& h, extent_t t) {
@@ -156,7 +156,7 @@ private:
         }
         for (extent_t g = 0; g < group; ++g) {
             head const h = head_at(g);
-            for (extent_t t = 0; t < c.by.query_tiles; ++t) { finish(c, h, t, dq_at(mine.dq)(h, t)); }
+            for (extent_t t = 0; t < c.by.query_tiles; ++t) { finish(c, h, t, dq_at(mine.dq)(h, t), mine); }
         }
     }
 
@@ -167,26 +167,23 @@ private:
         if (rows.size() == 0) { return; }
         query_tile const tile = tile_at(c, h, t);
         extent_t const d = c.width(), dv = c.out_width(), n = rows.size(), filled = extent_t(C.vecs) * lanes;
-        T const* const q = x.q.row(h.at.batch, h.at.head, rows.begin);
-        T const* const dout = x.dout.row(h.at.batch, h.at.head, rows.begin);
-        pack_transposed<A>(q, x.q.stride(2), x.q.stride(3), n, d, tile.q, pitch, filled);
+        operand const of = operand::of_query(h.at);
+        tile_rows<T> const q = load_rows<A>(x.m.load.q, of, rows, x.q, mine.k), dout = load_rows<A>(plain{}, of, rows, x.dout, mine.v);
+        pack_transposed<A>(q.data, q.stride, extent_t(1), n, d, tile.q, pitch, filled);
         double const lead = detail::leading_factor(x.m.score, h.at) * (linear ? normalizer_type::unit : 1.0);
         if (lead != 1.0) { scale_in_place<A>(tile.q, d * pitch, static_cast<T>(lead)); }
-        pack_transposed<A>(dout, x.dout.stride(2), x.dout.stride(3), n, dv, tile.dout, pitch, filled);
-        if (tile.q_rows != nullptr) { pack_padded(q, x.q.stride(2), x.q.stride(3), n, d, tile.q_rows); }
-        if (tile.dout_rows != nullptr) { pack_padded(dout, x.dout.stride(2), x.dout.stride(3), n, dv, tile.dout_rows); }
-        *tile.finite = true;
-        for (extent_t i = 0; i < n; ++i) {
-            *tile.finite = *tile.finite && row_finite<A>(x.q.row(h.at.batch, h.at.head, rows.begin + i), x.q.stride(3), d) &&
-                           row_finite<A>(x.dout.row(h.at.batch, h.at.head, rows.begin + i), x.dout.stride(3), dv);
-        }
-        for (extent_t i = 0; i < filled; ++i) {
-            tile.base[i] = normalizer_type::kept > 0 && i < n ? static_cast<T>(static_cast<double>(x.saved(h.at.batch, h.at.head, rows.begin + i, 0)) * x.saved_unit) : T(0);
+        pack_transposed<A>(dout.data, dout.stride, extent_t(1), n, dv, tile.dout, pitch, filled);
+        if (tile.q_rows != nullptr) { pack_padded(q, n, d, tile.q_rows); }
+        if (tile.dout_rows != nullptr) { pack_padded(dout, n, dv, tile.dout_rows); }
+        *tile.finite = rows_finite(q, n, d) && rows_finite(dout, n, dv);
+        for (int s = 0; s < (kept == 0 ? 1 : kept); ++s) {
+            for (extent_t i = 0; i < filled; ++i) {
+                tile.base[s * pitch + i] = kept > 0 && i < n ? static_cast<T>(static_cast<double>(x.saved(h.at.batch, h.at.head, rows.begin + i, s)) * x.saved_unit) : T(0);
+            }
         }
         if constexpr (centred == centre::output) {
-            for (extent_t i = 0; i < n; ++i) {
-                tile.centre[i] = row_dot<A>(x.dout.row(h.at.batch, h.at.head, rows.begin + i), x.dout.stride(3), x.out.row(h.at.batch, h.at.head, rows.begin + i), x.out.stride(3), dv);
-            }
+            tile_rows<T> const out = load_rows<A>(plain{}, of, rows, x.out, mine.k);
+            for (extent_t i = 0; i < n; ++i) { tile.centre[i] = row_dot<A>(dout.at(i), extent_t(1), out.at(i), extent_t(1), dv); }
         } else {
             for (extent_t i = 0; i < n; ++i) { tile.centre[i] = T(0); }
             if constexpr (centred == centre::mean) { mean_of_derivatives(c, h, rows, tile, mine); }
@@ -199,7 +196,7 @@ private:
             T sum(0);
             for (int w = 0; w < vecs_of(rows); ++w) {
                 T lane[lanes];
-                x.m.normalizer.row_parameter(h.at, x.m.normalizer.template resume<V>(h.at, V::load(tile.base + w * lanes)), V::load(tile.centre + w * lanes)).store(lane);
+                x.m.normalizer.row_parameter(h.at, resume(x.m.normalizer, h.at, tile, w), V::load(tile.centre + w * lanes)).store(lane);
                 for (extent_t i = w * lanes; i < n && i < (w + 1) * lanes; ++i) { sum += tile.base[i] == -math::inf<T>() ? T(0) : lane[i - w * lanes]; }
             }
             c.all.rows[tiles_of(x, c.by) + h.number * c.by.query_tiles + t] = sum;
@@ -210,50 +207,46 @@ private:
     static void walk_split(context const& c, extent_t b, extent_t kv, extent_t split, slot& mine, HeadAt const& head_at, DqAt const& dq_at) {
         problem const& x = c.x;
         extent_t const keys = x.k.length(b), group = group_of(x);
+        place const at = x.at(b, kv * group);
         for (extent_t w = split; w * walk_keys < keys; w += c.by.splits) {
-            key_rows const all = load_keys(c, b, kv, intersect({0, keys}, {w * walk_keys, (w + 1) * walk_keys}), mine);
+            key_rows const all = load_keys(c, at, intersect({0, keys}, {w * walk_keys, (w + 1) * walk_keys}), mine);
             std::memset(mine.dk, 0, static_cast<std::size_t>(walk_keys * padded(c.width())) * sizeof(T));
             std::memset(mine.dv, 0, static_cast<std::size_t>(walk_keys * padded(c.out_width())) * sizeof(T));
             for (extent_t g = 0; g < group; ++g) {
                 head const h = head_at(g);
                 for (extent_t t = 0; t * pitch < h.at.queries; ++t) {
-                    for (extent_t at = 0; at < all.cols.size(); at += C.keys) { tile_of_pairs(c, h, t, part_of(all, at), at, split, mine, dq_at(h, t)); }
+                    for (extent_t j = 0; j < all.cols.size(); j += C.keys) { tile_of_pairs(c, h, t, part_of(all, j), j, split, mine, dq_at(h, t)); }
                 }
             }
-            double const lead = detail::leading_factor(x.m.score, x.at(b, 0));
-            write_rows(mine.dk, padded(c.width()), x.dk, b, kv, all.cols, static_cast<T>(lead));
-            write_rows(mine.dv, padded(c.out_width()), x.dv, b, kv, all.cols, T(1));
+            operand const of = operand::of_key(at);
+            write_rows(mine.dk, padded(c.width()), static_cast<T>(detail::leading_factor(x.m.score, at)), x.m.load.k, of, all.cols, x.dk);
+            write_rows(mine.dv, padded(c.out_width()), T(1), x.m.load.v, of, all.cols, x.dv);
         }
     }
-    static key_rows load_keys(context const& c, extent_t b, extent_t kv, range cols, slot& mine) {
-        auto const &k = c.x.k, &v = c.x.v;
-        key_rows r{cols, k.row(b, kv, cols.begin), v.row(b, kv, cols.begin), k.stride(2), v.stride(2)};
-        if (k.stride(3) != 1 && c.width() > 1) {
-            pack_rows<A>(r.k, k.stride(2), k.stride(3), cols.size(), c.width(), mine.k, c.width());
-            r.k = mine.k, r.k_stride = c.width();
-        }
-        if (v.stride(3) != 1 && c.out_width() > 1) {
-            pack_rows<A>(r.v, v.stride(2), v.stride(3), cols.size(), c.out_width(), mine.v, c.out_width());
-            r.v = mine.v, r.v_stride = c.out_width();
-        }
-        return r;
+    static key_rows load_keys(context const& c, place const& at, range cols, slot& mine) {
+        operand const of = operand::of_key(at);
+        return {cols, load_rows<A>(c.x.m.load.k, of, cols, c.x.k, mine.k), load_rows<A>(c.x.m.load.v, of, cols, c.x.v, mine.v)};
     }
     static key_rows part_of(key_rows const& all, extent_t at) {
-        return {intersect(all.cols, {all.cols.begin + at, all.cols.begin + at + C.keys}), all.k + at * all.k_stride, all.v + at * all.v_stride, all.k_stride, all.v_stride};
+        return {intersect(all.cols, {all.cols.begin + at, all.cols.begin + at + C.keys}), {all.k.at(at), all.k.stride}, {all.v.at(at), all.v.stride}};
     }
-    static void write_rows(T const* from, extent_t from_pitch, tensor_view<T> const& to, extent_t b, extent_t kv, range cols, T factor) {
-        if (to.data_handle() == nullptr) { return; }
-        for (extent_t j = 0; j < cols.size(); ++j) {
-            T* const row = to.row(b, kv, cols.begin + j);
-            for (extent_t e = 0; e < to.extent(3); ++e) { row[e * to.stride(3)] = from[j * from_pitch + e] * factor; }
+    // Rows of gradients times a factor, through the adjoint of their loader, rounded once.
+    template <class L>
+    static void write_rows(T* from, extent_t stride, T factor, L const& loader, operand const& of, range rows, tensor_view<E> const& to) {
+        if (to.data_handle() == nullptr || rows.size() == 0) { return; }
+        if (factor != T(1)) { scale_in_place<A>(from, rows.size() * stride, factor); }
+        if constexpr (!is_plain<L>) {
+            static_assert(requires { loader.template pull_back<A>(of, rows, stride, from, stride); }, "heed: backward needs pull_back<A>(operand, rows, width, dst, stride) of this loader");
+            loader.template pull_back<A>(of, rows, to.extent(3), from, stride);
         }
+        unpack_rows<A>(from, stride, rows.size(), to.extent(3), to.row(of.at.batch, of.head, rows.begin), to.stride(2), to.stride(3));
     }
 
     // Scores and dp of the tile's segments.
     static void products(context const& c, query_tile const& tile, key_rows const& keys, int count, slot& mine) {
         for (int g = 0; g < count; ++g) {
             segment const part = mine.segments[g];
-            typename contract::rows const k{keys.k + part.begin * keys.k_stride, keys.k_stride}, v{keys.v + part.begin * keys.v_stride, keys.v_stride};
+            typename contract::rows const k{keys.k.at(part.begin), keys.k.stride}, v{keys.v.at(part.begin), keys.v.stride};
             contract::run(k, part.end - part.begin, v, tile.q, c.width(), mine.s + part.begin * pitch, mine.scratch, part.first, part.last);
             contract::run(v, part.end - part.begin, v, tile.dout, c.out_width(), mine.dp + part.begin * pitch, mine.scratch, part.first, part.last);
         }
@@ -267,7 +260,7 @@ private:
         bool const wanted = gradients::any && c.sink.wants_any();
         if constexpr (gradients::tables > 0) { score_tables<T, A, C>{h.at, rows, keys.cols, vecs}.stage(x.m.score, mine.table); }
         products(c, tile, keys, count, mine);
-        bool const strange = may_mask(count, mine) && !(*tile.finite && rows_finite(keys.k, keys.k_stride, keys.cols.size(), c.width()) && rows_finite(keys.v, keys.v_stride, keys.cols.size(), c.out_width()));
+        bool const strange = may_mask(count, mine) && !(*tile.finite && rows_finite(keys.k, keys.cols.size(), c.width()) && rows_finite(keys.v, keys.cols.size(), c.out_width()));
         if (strange) {
             for (int j = 0; j < C.keys; ++j) { mine.kept[j] = 0; }
         }
@@ -278,28 +271,31 @@ private:
         extent_t const d = c.width(), dv = c.out_width();
         T* const dk = mine.dk + at * padded(d);
         T* const dvs = mine.dv + at * padded(dv);
-        if (strange) [[unlikely]] { return strange_products(c, h, rows, keys, count, dk, dvs, dq, mine); }
-        T const* const q_rows = tile.q_rows != nullptr ? tile.q_rows : x.q.row(h.at.batch, h.at.head, rows.begin);
-        T const* const do_rows = tile.dout_rows != nullptr ? tile.dout_rows : x.dout.row(h.at.batch, h.at.head, rows.begin);
-        extent_t const q_stride = tile.q_rows != nullptr ? padded(d) : x.q.stride(2), do_stride = tile.dout_rows != nullptr ? padded(dv) : x.dout.stride(2);
+        tile_rows<T> const q = rows_of_tile(x.m.load.q, tile.q_rows, x.q, h, rows), dout = rows_of_tile(plain{}, tile.dout_rows, x.dout, h, rows);
+        if (strange) [[unlikely]] { return strange_products(c, rows, q, dout, keys, count, dk, dvs, dq, mine); }
         for (int g = 0; g < count; ++g) {
             segment const part = mine.segments[g];
             extent_t const first = extent_t(part.first) * lanes, end = extent_t(part.last) * lanes, n = (end < rows.size() ? end : rows.size()) - first;
-            gather::run(mine.s + part.begin * pitch + first, pitch, part.end - part.begin, n, do_rows + first * do_stride, do_stride, vectors(dv), dvs + part.begin * padded(dv), padded(dv));
-            gather::run(mine.dp + part.begin * pitch + first, pitch, part.end - part.begin, n, q_rows + first * q_stride, q_stride, vectors(d), dk + part.begin * padded(d), padded(d));
+            gather::run(mine.s + part.begin * pitch + first, pitch, part.end - part.begin, n, dout.at(first), dout.stride, vectors(dv), dvs + part.begin * padded(dv), padded(dv));
+            gather::run(mine.dp + part.begin * pitch + first, pitch, part.end - part.begin, n, q.at(first), q.stride, vectors(d), dk + part.begin * padded(d), padded(d));
         }
-        mix::run(keys.k, keys.k_stride, mine.dp, mine.segments, count, dq, mine.ones, d, vecs);
+        mix::run(keys.k.data, keys.k.stride, mine.dp, mine.segments, count, dq, mine.ones, d, vecs);
+    }
+    // The rows of a query tile: its own, or the caller's.
+    template <class L>
+    static tile_rows<T> rows_of_tile(L const& loader, T* own, tensor_view<E const> const& x, head const& h, range rows) {
+        if (own != nullptr) { return {own, padded(x.extent(3))}; }
+        return load_rows<A>(loader, operand::of_query(h.at), rows, x, own);
     }
     static bool may_mask(int count, slot const& mine) {
         bool found = masks;
         for (int g = 0; g < count; ++g) { found = found || mine.segments[g].masked; }
         return found;
     }
-    static bool rows_finite(T const* rows, extent_t stride, extent_t n, extent_t width) {
-        for (extent_t j = 0; j < n; ++j) {
-            if (!row_finite<A>(rows + j * stride, extent_t(1), width)) { return false; }
-        }
-        return true;
+    static bool rows_finite(tile_rows<T> const& rows, extent_t n, extent_t width) {
+        bool finite = true;
+        for (extent_t j = 0; j < n; ++j) { finite = finite && row_finite<A>(rows.at(j), extent_t(1), width); }
+        return finite;
     }
     // Pairs that no segment covers send nothing to tables and parameters.
     static void begin_gradients(range cols, int vecs, int count, slot& mine) {
@@ -321,6 +317,14 @@ private:
         }
     }
 
+    // The closed row, from what was saved of it.
+    HEED_INLINE static row_type resume(normalizer_type const& normalizer, place const& at, query_tile const& tile, int w) {
+        if constexpr (kept == 2) {
+            return normalizer.template resume<V>(at, V::load(tile.base + w * lanes), V::load(tile.base + pitch + w * lanes));
+        } else {
+            return normalizer.template resume<V>(at, V::load(tile.base + w * lanes));
+        }
+    }
     // The score in the normalizer's unit, -inf where a table masks the pair.
     HEED_INLINE static V final_score(score_type const& score, V x, detail::lane_pair<V> const& pair) {
         if constexpr (linear) {
@@ -352,7 +356,7 @@ private:
         V const none = -math::inf<V>();
         for (int w = part.first; w < part.last; ++w) {
             I const i = iota(rows.begin + w * lanes, std::type_identity<I>{});
-            row_type const row = normalizer.template resume<V>(at, V::load(tile.base + w * lanes));
+            row_type const row = resume(normalizer, at, tile, w);
             V const middle = V::load(tile.centre + w * lanes);
             V sums[gradients::parameters == 0 ? 1 : gradients::parameters];
             for (int n = 0; n < gradients::parameters; ++n) { sums[n] = V::load(mine.sums + n * pitch + w * lanes); }
@@ -385,8 +389,7 @@ private:
     }
 
     // Where something is not finite and something is masked: pair by pair, so that a weight of 0 meets nothing.
-    HEED_COLD static void strange_products(context const& c, head const& h, range rows, key_rows const& keys, int count, T* dk, T* dvs, T* dq, slot& mine) {
-        problem const& x = c.x;
+    HEED_COLD static void strange_products(context const& c, range rows, tile_rows<T> const& q, tile_rows<T> const& dout, key_rows const& keys, int count, T* dk, T* dvs, T* dq, slot& mine) {
         for (int g = 0; g < count; ++g) {
             segment const& part = mine.segments[g];
             extent_t const end = extent_t(part.last) * lanes < rows.size() ? extent_t(part.last) * lanes : rows.size();
@@ -394,10 +397,10 @@ private:
                 for (extent_t i = extent_t(part.first) * lanes; i < end; ++i) {
                     if ((masks || part.masked) && ((mine.kept[j] >> i) & 1) == 0) { continue; }
                     T const p = mine.s[j * pitch + i], ds = mine.dp[j * pitch + i];
-                    for (extent_t e = 0; e < c.out_width(); ++e) { dvs[j * padded(c.out_width()) + e] += p * x.dout(h.at.batch, h.at.head, rows.begin + i, e); }
+                    for (extent_t e = 0; e < c.out_width(); ++e) { dvs[j * padded(c.out_width()) + e] += p * dout.at(i)[e]; }
                     for (extent_t e = 0; e < c.width(); ++e) {
-                        dk[j * padded(c.width()) + e] += ds * x.q(h.at.batch, h.at.head, rows.begin + i, e);
-                        dq[e * pitch + i] += ds * keys.k[j * keys.k_stride + e];
+                        dk[j * padded(c.width()) + e] += ds * q.at(i)[e];
+                        dq[e * pitch + i] += ds * keys.k.at(j)[e];
                     }
                 }
             }
@@ -416,14 +419,14 @@ private:
             range const cols = intersect(hull, {t, t + C.keys});
             int const count = cut{x.m.pattern, h.at, rows, vecs, mine.words}(cols, mine.segments);
             if (count == 0) { continue; }
-            key_rows const keys = load_keys(c, h.at.batch, h.at.kv_head, cols, mine);
+            key_rows const keys = load_keys(c, h.at, cols, mine);
             score_tables<T, A, C>{h.at, rows, cols, vecs}.stage(x.m.score, mine.table);
             products(c, tile, keys, count, mine);
             for (int g = 0; g < count; ++g) {
                 segment const& part = mine.segments[g];
                 for (int w = part.first; w < part.last; ++w) {
                     I const i = iota(rows.begin + w * lanes, std::type_identity<I>{});
-                    row_type const row = normalizer.template resume<V>(h.at, V::load(tile.base + w * lanes));
+                    row_type const row = resume(normalizer, h.at, tile, w);
                     for (int j = part.begin; j < part.end; ++j) {
                         extent_t const offset = j * pitch + w * lanes;
                         I const col(cols.begin + j);
@@ -441,22 +444,20 @@ private:
     }
 
     // dq of a query tile to its rows. A leading scale's gradient is sum of q . dq before the scale.
-    static void finish(context const& c, head const& h, extent_t t, T* dq) {
+    static void finish(context const& c, head const& h, extent_t t, T* dq, slot& mine) {
         range const rows = rows_of(h, t);
         if (rows.size() == 0) { return; }
         problem const& x = c.x;
         extent_t const d = c.width();
+        operand const of = operand::of_query(h.at);
+        unpack_transposed<A>(dq, pitch, rows.size(), d, mine.dk, d, extent_t(1));
         if (x.wants_leading_factor) {
+            tile_rows<T> const q = load_rows<A>(x.m.load.q, of, rows, x.q, mine.k);
             T sum(0);
-            for (extent_t i = 0; i < rows.size(); ++i) {
-                for (extent_t e = 0; e < d; ++e) { sum += dq[e * pitch + i] * x.q(h.at.batch, h.at.head, rows.begin + i, e); }
-            }
+            for (extent_t i = 0; i < rows.size(); ++i) { sum += row_dot<A>(mine.dk + i * d, extent_t(1), q.at(i), extent_t(1), d); }
             c.all.rows[h.number * c.by.query_tiles + t] = sum;
         }
-        if (x.dq.data_handle() == nullptr) { return; }
-        T const lead = static_cast<T>(detail::leading_factor(x.m.score, h.at));
-        if (lead != T(1)) { scale_in_place<A>(dq, d * pitch, lead); }
-        unpack_transposed<A>(dq, pitch, rows.size(), d, x.dq.row(h.at.batch, h.at.head, rows.begin), x.dq.stride(2), x.dq.stride(3));
+        write_rows(mine.dk, d, static_cast<T>(detail::leading_factor(x.m.score, h.at)), x.m.load.q, of, rows, x.dq);
     }
     // What rows contributed, in their order.
     static void reduce_rows(context const& c) {
