@@ -6,4 +6,9 @@
 #include <heed/front/attention.hpp>
 #include <heed/front/backward.hpp>
 #include <heed/front/merge.hpp>
+#include <heed/mechanism/off_by_one.hpp>
+#include <heed/mechanism/proportional.hpp>
+#include <heed/mechanism/rectified.hpp>
+#include <heed/mechanism/sigmoid.hpp>
 #include <heed/mechanism/softmax.hpp>
+#include <heed/mechanism/sparse.hpp>
