@@ -3,7 +3,10 @@
 // from the file. Axis letters: B batch, H query heads, G key/value heads, N queries, M keys, d query width, e value width.
 #include "case_file.hpp"
 #include "failure.hpp"
+#include "softmax_kernels.hpp"
 #include "softmax_problem.hpp"
+
+#include <heed/front/rotate.hpp>
 
 #include <heed/front/merge.hpp>
 
@@ -232,24 +235,22 @@ struct forgetting_gate {
     }
 };
 
-enum class rotary_pairs { halves, neighbours };
-
 // x [count, N, d] rotated by the angles of cos, sin [N, d/2]; pairs are (x_m, x_{m + d/2}) or (x_2m, x_{2m+1}).
-template <rotary_pairs Pairs, class T>
-void rotate(T const* x, T* rotated, extent_t count, extent_t rows, extent_t width, T const* cosines, T const* sines) {
+template <class Pairs, class T>
+void rotate_by_tables(T const* x, T* rotated, extent_t count, extent_t rows, extent_t width, T const* cosines, T const* sines) {
+    constexpr bool halves = std::is_same_v<Pairs, half_pairs>;
     extent_t const half = width / 2;
     for (extent_t row = 0; row < count * rows; ++row) {
         T const *const c = cosines + row % rows * half, *const s = sines + row % rows * half;
         for (extent_t m = 0; m < half; ++m) {
-            extent_t const first = row * width + (Pairs == rotary_pairs::halves ? m : 2 * m);
-            extent_t const second = first + (Pairs == rotary_pairs::halves ? half : 1);
+            extent_t const first = row * width + (halves ? m : 2 * m), second = first + (halves ? half : 1);
             rotated[first] = x[first] * c[m] - x[second] * s[m];
             rotated[second] = x[second] * c[m] + x[first] * s[m];
         }
     }
 }
 
-template <rotary_pairs Pairs>
+template <class Pairs>
 struct rotary_causal {
     template <class T>
     static void run(case_io<T>& io) {
@@ -258,15 +259,41 @@ struct rotary_causal {
         io.set('r', io['d'] / 2, "half the width of q");
         auto const cosines = io.reals("cos", "Nr"), sines = io.reals("sin", "Nr");
         io.reals("cos", "Mr"); // one table for both: as many keys as queries
+        rotary rope{Pairs{}, geometric{io.source().number_if("rope_base").value_or(10000)}};
+        rope.offset = io.source().number_if("first_position") ? io.source().integer("first_position", 0, any_size) : 0;
+        bool const usual = stands_for(rope, cosines.data, sines.data, io['N'], io['d']);
+
         auto const rotated = [&](std::string_view name, std::string_view axes, tensor_view<T const> x) {
             T* const result = io.make(name, axes);
-            rotate<Pairs>(x.data_handle(), result, x.extent(0) * x.extent(1), x.extent(2), x.extent(3), cosines.data, sines.data);
+            if (usual) {
+                std::copy_n(x.data_handle(), x.shape().size(), result);
+                rotate(tensor_view<T>(result, x.shape()), rope);
+            } else {
+                rotate_by_tables<Pairs>(x.data_handle(), result, x.extent(0) * x.extent(1), x.extent(2), x.extent(3), cosines.data, sines.data);
+            }
             return tensor_view<T const>(result, x.shape());
         };
-        problem.q = rotated("q_rot", "BHNd", problem.q);
-        problem.k = rotated("k_rot", "BGMd", problem.k);
+        auto const q = rotated("q_rot", "BHNd", problem.q), k = rotated("k_rot", "BGMd", problem.k);
         problem.mask = mask_kind::causal_bottom_right;
+        if (usual && problem.out.shape().size() > 0) { return kernels::rotary_causal(problem, rope); }
+        problem.q = q;
+        problem.k = k;
         attend(problem);
+    }
+
+private:
+    // The tables [rows, width / 2] hold the rotation's own angles.
+    template <class T>
+    static bool stands_for(rotary<Pairs> const& rope, T const* cosines, T const* sines, extent_t rows, extent_t width) {
+        double const near = sizeof(T) == 4 ? 1e-6 : 1e-12 * (1 + static_cast<double>(rope.offset + rows));
+        for (extent_t n = 0; n < rows; ++n) {
+            for (extent_t m = 0; m < width / 2; ++m) {
+                double const angle = static_cast<double>(rope.offset + n) * rope.frequencies.frequency(m, width);
+                double const c = static_cast<double>(cosines[n * (width / 2) + m]) - std::cos(angle), s = static_cast<double>(sines[n * (width / 2) + m]) - std::sin(angle);
+                if (!(std::fabs(c) <= near && std::fabs(s) <= near)) { return false; }
+            }
+        }
+        return true;
     }
 };
 
@@ -431,8 +458,8 @@ constexpr std::array softmax_cases{
     wire<plain<full>>("plain_self"),
     wire<plain<full>>("plain_wide_head"),
     wire<prefix_causal>("prefix_lm"),
-    wire<rotary_causal<rotary_pairs::halves>>("rope_half_causal"),
-    wire<rotary_causal<rotary_pairs::neighbours>>("rope_interleaved_causal"),
+    wire<rotary_causal<half_pairs>>("rope_half_causal"),
+    wire<rotary_causal<interleaved_pairs>>("rope_interleaved_causal"),
     wire<scaled>("scale_explicit"),
     wire<sink_grouped>("sink_causal"),
     wire<sink_grouped>("sink_causal_window"),

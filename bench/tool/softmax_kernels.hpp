@@ -5,6 +5,8 @@
 
 #include "softmax_problem.hpp"
 
+#include <heed/policy/load/rotary.hpp>
+
 namespace heed::tool::kernels {
 
 // softmax_kernels_bands.cpp
@@ -44,5 +46,9 @@ template <class T>
 void everything(softmax_problem<T> const& p); // no softcap, no gates; every other ingredient, neutral where unused
 template <class T>
 void everything_capped(softmax_problem<T> const& p);
+
+// softmax_kernels_rotary.cpp; for half_pairs and interleaved_pairs
+template <class T, class Pairs>
+void rotary_causal(softmax_problem<T> const& p, rotary<Pairs> const& rope);
 
 } // namespace heed::tool::kernels

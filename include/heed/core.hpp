@@ -4,6 +4,7 @@
 
 #include <heed/family/pairwise.hpp>
 #include <heed/kernel/half.hpp>
+#include <heed/policy/load/rotary.hpp>
 #include <heed/policy/pattern/lengths.hpp>
 #include <heed/policy/pattern/mask.hpp>
 #include <heed/policy/score/bias.hpp>

@@ -6,6 +6,7 @@
 #include <heed/front/attention.hpp>
 #include <heed/front/backward.hpp>
 #include <heed/front/merge.hpp>
+#include <heed/front/rotate.hpp>
 #include <heed/mechanism/off_by_one.hpp>
 #include <heed/mechanism/proportional.hpp>
 #include <heed/mechanism/rectified.hpp>

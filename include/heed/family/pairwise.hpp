@@ -62,4 +62,10 @@ inline constexpr bool is_pairwise<attention<S, P, N, M, L>> = true;
 template <class M>
 concept Pairwise = detail::is_pairwise<M>;
 
+// The same mechanism with other loaders: with_load(softmax_attention(causal_bottom_right{}), load{rope, rope}).
+template <class S, class P, class N, class M, class Old, class New>
+HEED_HD constexpr attention<S, P, N, M, New> with_load(attention<S, P, N, M, Old> const& m, New const& load) {
+    return {m.score, m.pattern, m.normalizer, m.mix, load};
+}
+
 } // namespace heed
