@@ -26,6 +26,7 @@
 #define HEED_COLD [[gnu::cold, gnu::noinline]]
 #define HEED_RESTRICT __restrict__
 #define HEED_PREFETCH(p) __builtin_prefetch(p, 0, 3)
+#define HEED_PREFETCH_FAR(p, write) __builtin_prefetch(p, write, 2) // into the second cache
 #else
 #define HEED_INLINE inline
 #define HEED_INLINE_LAMBDA
@@ -33,6 +34,7 @@
 #define HEED_COLD
 #define HEED_RESTRICT
 #define HEED_PREFETCH(p) ((void)(p))
+#define HEED_PREFETCH_FAR(p, write) ((void)(p))
 #endif
 
 #if defined(__cpp_exceptions)

@@ -226,6 +226,17 @@ HEED_INLINE vec<T, A> nearbyint(vec<T, A> a) {
     return {native(xsimd::nearbyint(a.v))};
 }
 
+// x - floor(x) in one instruction, where there is one; scale_exponent then takes x itself for n, since it rounds down.
+template <class T, class A>
+inline constexpr bool has_fraction = sizeof(T) == 4 && A::has(isa::avx512f | isa::avx512dq);
+template <class T, class A>
+HEED_INLINE vec<T, A> fraction(vec<T, A> x) {
+#if defined(__AVX512DQ__)
+    if constexpr (has_fraction<T, A>) { return {typename vec<T, A>::native(_mm512_maskz_reduce_ps(0xffff, x.v, 0x09))}; } // toward -infinity, quiet
+#endif
+    return x;
+}
+
 // x * 2^n for integral n from one below the least normal exponent (there 2^n counts as 0) up to the greatest. NaN in x is kept.
 // With AVX-512 any n is right.
 template <class T, class A>

@@ -161,7 +161,7 @@ private:
         V row[C.vecs];
         for (int w = 0; w < vecs; ++w) { row[w] = V(0); }
         for (extent_t j = 0; j < n; ++j) {
-            V x[C.vecs];
+            V x[C.vecs]{};
             for (int w = 0; w < vecs; ++w) {
                 x[w] = V::load(tile + j * pitch + w * lanes);
                 row[w] = row[w] + x[w];

@@ -56,4 +56,13 @@ void store_transposed(compute_t<T> const* src, extent_t pitch, range rows, tenso
     }
 }
 
+// Asks for rows that will be read, or written, after some thousands of cycles.
+template <bool Write, class T>
+HEED_INLINE void expect_rows(tensor_view<T> const& x, extent_t batch, extent_t head, range rows) {
+    if (x.stride(3) != 1) { return; }
+    for (extent_t i = rows.begin; i < rows.end; ++i) {
+        for (extent_t e = 0; e < x.extent(3); e += extent_t(line_bytes / sizeof(T))) { HEED_PREFETCH_FAR(x.row(batch, head, i) + e, Write); }
+    }
+}
+
 } // namespace heed
