@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Sentence: bf16 / fp16 storage, fp32 accumulation: error at most that of the plain implementation in the same storage type (fp32 inside) plus
 // half an output ulp. Here more: where no product takes 16-bit operands, the result is that of float on the widened tensors, rounded once.
+// Products of pairs of bf16 run here in floats where the machine has no instruction for them: weights, rounded to bf16, then add 2^-9 of sum p |v|.
 // Sentence: the rules on non-finite elements, empty rows and layouts hold for every element type.
 #include <support/catch.hpp>
 #include <support/problem.hpp>
@@ -19,8 +20,13 @@ double half_step(double x) {
     return std::ldexp(1.0, exponent - T::digits);
 }
 
+// This machine, with products of pairs of bf16 whether it has them or not.
+using pairing = heed::arch<heed::isa::native | heed::isa::avx512bf16>;
+template <class T, class A>
+constexpr bool pairs = std::is_same_v<T, heed::bf16> && heed::has_bf16_dot<A>;
+
 // The same numbers as T and as float.
-template <class T>
+template <class T, class A = heed::native_arch>
 struct twins {
     sizes n;
     tensor<T> q, k, v, out;
@@ -42,12 +48,12 @@ struct twins {
     }
     template <class M>
     void run(M const& m) {
-        heed::forward(m, q.in(), k.in(), v.in(), out.view(), heed::save{lse.view()});
+        heed::forward<A>(m, q.in(), k.in(), v.in(), out.view(), heed::save{lse.view()});
         heed::forward(m, q32.in(), k32.in(), v32.in(), out32.view(), heed::save{lse32.view()});
     }
     // out is out32 rounded, and the log-sum-exp the same; with 16-bit products, as near as their rounding of weights allows.
     void check() {
-        constexpr bool dots = std::is_same_v<T, heed::bf16> && heed::native_arch::has(heed::isa::avx512bf16);
+        constexpr bool dots = pairs<T, A>;
         extent_t wrong = 0;
         for (extent_t b = 0; b < n.batch; ++b)
             for (extent_t h = 0; h < n.heads; ++h)
@@ -70,28 +76,28 @@ struct twins {
 
 auto const causal = heed::softmax_attention(heed::causal_bottom_right{});
 
-template <class T>
+template <class T, class A = heed::native_arch>
 void check_shapes() {
     random_source random(301);
     for (sizes const& n : {sizes{1, 1, 1, 1, 1, 1, 1}, sizes{2, 4, 2, 53, 150, 7, 13}, sizes{1, 6, 3, 49, 300, 64, 64}, sizes{1, 1, 1, 200, 129, 33, 8},
                            sizes{1, 2, 1, 5, 3, 96, 1}, sizes{1, 2, 2, 20, 0, 8, 8}, sizes{1, 2, 2, 20, 30, 0, 8}, sizes{1, 1, 1, 9, 9, 3, 0}, sizes{1, 3, 1, 0, 9, 3, 5}}) {
         INFO(n);
-        twins<T> p(n, random, place::upper_page);
+        twins<T, A> p(n, random, place::upper_page);
         p.run(causal);
         p.check();
     }
     // features apart, rows backwards, values broadcast over heads
     sizes const n{2, 2, 2, 60, 140, 12, 10};
-    twins<T> apart(n, random, {n.keys * 24, n.keys * 12, 1, n.keys}, {n.keys * 40, n.keys * 20, -20, 2});
+    twins<T, A> apart(n, random, {n.keys * 24, n.keys * 12, 1, n.keys}, {n.keys * 40, n.keys * 20, -20, 2});
     apart.run(causal);
     apart.check();
 }
 
-template <class T>
+template <class T, class A = heed::native_arch>
 void check_error() {
     random_source random(302);
     for (extent_t width : {16, 64, 128}) {
-        twins<T> p({1, 2, 1, 64, 400, width, 24}, random);
+        twins<T, A> p({1, 2, 1, 64, 400, width, 24}, random);
         p.run(causal);
         oracle::softmax_case c;
         c.q = oracle::read(p.q.in());
@@ -102,7 +108,7 @@ void check_error() {
         auto const exact = oracle::softmax(c);
         error_bound bound = bound_of<float>(causal);
         bound.width = static_cast<double>(width);
-        constexpr bool dots = std::is_same_v<T, heed::bf16> && heed::native_arch::has(heed::isa::avx512bf16);
+        constexpr bool dots = pairs<T, A>;
         double worst = 0;
         for (extent_t h = 0; h < 2; ++h)
             for (extent_t i = 0; i < 64; ++i)
@@ -113,11 +119,11 @@ void check_error() {
                 }
         INFO("width " << width << ": " << worst << " of what is allowed");
         CHECK(worst <= 1);
-        CHECK(worst > 0.5); // half an ulp is met: the result is rounded, and rounded once
+        CHECK(worst > (dots ? 0.2 : 0.5)); // half an ulp is met: the result is rounded, and rounded once
     }
 }
 
-template <class T>
+template <class T, class A = heed::native_arch>
 void check_non_finite() {
     random_source random(303);
     sizes const n{1, 2, 1, 70, 200, 6, 9};
@@ -125,7 +131,7 @@ void check_non_finite() {
     auto const sees = [&](extent_t i, extent_t j) { return j <= i + n.keys - n.queries; };
     for (T poison : {nan, infinite, T(-inf)}) {
         for (extent_t j : {0, 127, 131, 150, 199}) {
-            twins<T> p(n, random);
+            twins<T, A> p(n, random);
             p.v(0, 0, j, 4) = poison;
             p.widen();
             p.run(causal);
@@ -173,6 +179,25 @@ TEST_CASE("storage types: NaN and Inf reach exactly the rows that attend them", 
     HEED_SEEDED;
     check_non_finite<heed::bf16>();
     check_non_finite<heed::fp16>();
+}
+TEST_CASE("storage types: bf16 in products of pairs", "[contract]") {
+    HEED_SEEDED;
+    check_shapes<heed::bf16, pairing>();
+    check_error<heed::bf16, pairing>();
+    check_non_finite<heed::bf16, pairing>();
+    auto const plan = heed::plan<heed::bf16, pairing>(causal, heed::shape{1, 1, 9, 4}, heed::shape{1, 1, 9, 4}, heed::shape{1, 1, 9, 4});
+    CHECK(plan.engine() == "cpu.pairwise.forward.bf16");
+    auto const other = heed::plan<heed::fp16, pairing>(causal, heed::shape{1, 1, 9, 4}, heed::shape{1, 1, 9, 4}, heed::shape{1, 1, 9, 4});
+    CHECK(other.engine() == "cpu.pairwise.forward");
+}
+TEST_CASE("storage types: a weight of one passes a value unchanged through products of pairs, whatever its place", "[contract]") {
+    // window{1}: each query attends its own key
+    sizes const n{1, 1, 1, 131, 131, 5, 9};
+    HEED_SEEDED;
+    random_source random(306);
+    twins<heed::bf16, pairing> p(n, random);
+    heed::forward<pairing>(heed::softmax_attention(heed::causal_bottom_right{} & heed::window{1}), p.q.in(), p.k.in(), p.v.in(), p.out.view());
+    CHECK(same_bits(p.out, p.v));
 }
 TEST_CASE("storage types: ragged batches", "[contract]") {
     HEED_SEEDED;

@@ -186,6 +186,37 @@ TEST_CASE("rotary: 16-bit rows are turned in float; the reference engine has loa
     CHECK(std::fabs(left - right) < 1e-6 * length);
 }
 
+TEST_CASE("rotary: gradients of a loader's call are those of turned tensors, turned back", "[load]") {
+    HEED_SEEDED;
+    random_source random(416);
+    sizes const n{2, 4, 2, 61, 140, 18, 7};
+    problem<double> p(n, random);
+    tensor<double> dout(n.out()), dq(n.q()), dk(n.k()), dv(n.v()), dq2(n.q()), dk2(n.k()), dv2(n.v());
+    dout.normal(random);
+    heed::rotary const rope{heed::interleaved_pairs{}, heed::geometric{}};
+    auto const m = heed::softmax_attention(heed::causal_bottom_right{});
+    auto const gradients = [&](auto const& mechanism, tensor<double>& a, tensor<double>& b, tensor<double>& c) {
+        auto const saved = heed::forward(mechanism, p.q.in(), p.k.in(), p.v.in(), p.out.view(), heed::save{p.lse.view()});
+        heed::backward(mechanism, p.q.in(), p.k.in(), p.v.in(), p.out.in(), saved, dout.in(), a.view(), b.view(), c.view());
+    };
+    gradients(heed::with_load(m, heed::load{rope, rope}), dq, dk, dv);
+
+    heed::rotary of_queries = rope;
+    of_queries.offset = n.keys - n.queries;
+    heed::rotate(p.q.view(), of_queries);
+    heed::rotate(p.k.view(), rope);
+    gradients(m, dq2, dk2, dv2);
+    std::vector<double> back;
+    for (extent_t f = 0; f < 9; ++f) { back.push_back(-rope.frequencies.frequency(f, 18)); }
+    heed::rotary backwards{heed::interleaved_pairs{}, heed::listed_frequencies{heed::tensor_view<double const>{back.data(), {1, 1, 1, 9}}}};
+    heed::rotate(dk2.view(), backwards);
+    backwards.offset = of_queries.offset;
+    heed::rotate(dq2.view(), backwards);
+    CHECK(compare_close<double>(dq.in(), dq2.in(), 1e-12).good());
+    CHECK(compare_close<double>(dk.in(), dk2.in(), 1e-12).good());
+    CHECK(compare_close<double>(dv.in(), dv2.in(), 1e-12).good());
+}
+
 TEST_CASE("rotary: what does not fit is refused before anything is written", "[load]") {
     tensor<float> x(heed::shape{1, 2, 5, 8});
     x.fill(1);

@@ -159,5 +159,10 @@ concept Ring = Policy<R> && requires(V a) {
     { R::step(a, a, a) } -> std::same_as<V>;
     { R::reduce(a, a) } -> std::same_as<V>;
 };
+namespace detail {
+// step is a b + acc, which machines have instructions for.
+template <class R>
+inline constexpr bool sum_of_products = requires { requires R::sum_of_products; };
+} // namespace detail
 
 } // namespace heed

@@ -49,7 +49,6 @@ public:
 
     static_assert(std::is_same_v<typename score_type::contraction, plus_times> && std::is_same_v<decltype(M::mix), plus_times>,
                   "heed: backward is written for dot-product scores and weighted sums of values");
-    static_assert(std::is_same_v<decltype(M::load), load<>>, "heed: backward takes q, k and v as they are; produce them before the call and pull their gradients back after it");
 
     template <class Executor>
     static void run(problem const& x, Executor& executor, int concurrency, std::byte* workspace) {

@@ -12,6 +12,7 @@
 // must see its whole row first (RowWiseNormalizer) walks twice: contract and bend into M x queries of a tile, solve, then weigh and mix.
 #pragma once
 
+#include <heed/engine/cpu/bf16_rows.hpp>
 #include <heed/engine/cpu/kernels.hpp>
 #include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/cpu/pattern_cut.hpp>
@@ -29,8 +30,11 @@ namespace heed {
 template <class M, class E, class A>
 struct pairwise_forward {
     using T = compute_t<E>; // E is the type of elements, T that of everything inside
-    static constexpr std::string_view name = "cpu.pairwise.forward";
     static constexpr tile_config C = default_tiles<T, A>();
+    // Products of bf16 in pairs, where the machine has them: q is not rounded again, weights are.
+    static constexpr bool pairs = std::is_same_v<E, bf16> && has_bf16_dot<A> && std::is_same_v<decltype(M::load), load<>> &&
+                                  detail::sum_of_products<typename decltype(M::score)::contraction> && detail::sum_of_products<decltype(M::mix)>;
+    static constexpr std::string_view name = pairs ? "cpu.pairwise.forward.bf16" : "cpu.pairwise.forward";
 
     using V = vec<T, A>;
     using I = index_of<V>;
@@ -51,7 +55,7 @@ struct pairwise_forward {
 
     // One thread's memory.
     struct slot {
-        T *s, *peak, *factor, *k, *v;
+        T *s, *peak, *factor, *k, *v, *aside;
         T* scores; // [keys][pitch] where row_wise: s points into it, else null
         T* table[tables == 0 ? 1 : tables];
         std::uint64_t *words, *kept;
@@ -68,6 +72,7 @@ struct pairwise_forward {
             factor = a.template take<T>(pitch);
             k = a.template take<T>(C.keys * d);
             v = a.template take<T>(C.keys * dv);
+            aside = a.template take<T>(pairs ? C.keys * pitch : 0);
             words = a.template take<std::uint64_t>(cut::packed ? C.keys : 0);
             kept = a.template take<std::uint64_t>(C.keys);
             cut = a.template take<segment>(cut::most_segments);
@@ -135,7 +140,9 @@ private:
     // One key tile, shared by the group.
     struct key_tile {
         range cols;
-        tile_rows<T> k, v;
+        tile_rows<std::conditional_t<pairs, E, T>> k;
+        tile_rows<T> v; // where pairs: rows of pairs of keys
+        std::uint64_t odd[pairs ? (C.keys + 63) / 64 : 1] = {}; // where pairs: keys whose values are not finite
     };
 
     static void group_of_queries(context const& c, range rows) {
@@ -200,17 +207,29 @@ private:
     // Queries packed with the chain's leading factors and the normalizer's unit folded in; sums and states empty.
     static void begin(cursor const& h) {
         extent_t const d = h.width();
-        load_transposed<A>(h.m.load.q, operand::of_query(h.at), h.rows, h.x.q, h.q, pitch, extent_t(h.vecs) * lanes, h.mem.k);
-        double const lead = detail::leading_factor(h.m.score, h.at) * (linear ? normalizer_type::unit : 1.0);
-        if (lead != 1.0) { scale_in_place<A>(h.q, d * pitch, static_cast<T>(lead)); }
+        if constexpr (pairs) {
+            load_query_pairs<A>(h.x.q, operand::of_query(h.at), h.rows, h.q, pitch, extent_t(h.vecs) * lanes, h.mem.k);
+        } else {
+            load_transposed<A>(h.m.load.q, operand::of_query(h.at), h.rows, h.x.q, h.q, pitch, extent_t(h.vecs) * lanes, h.mem.k);
+            if (lead(h) != T(1)) { scale_in_place<A>(h.q, d * pitch, lead(h)); }
+        }
         std::memset(h.o, 0, static_cast<std::size_t>(h.out_width() * pitch) * sizeof(T));
         for (int w = 0; w < C.vecs; ++w) { h.state[w] = h.m.normalizer.template start<V>(h.at); }
     }
 
+    // The chain's leading factors, and the normalizer's unit where nothing else follows.
+    static T lead(context const& c) { return static_cast<T>(detail::leading_factor(c.m.score, c.at) * (linear ? normalizer_type::unit : 1.0)); }
+
     static void load_keys(context const& c, key_tile& t) {
         operand const of = operand::of_key(c.at);
-        t.k = load_rows<A>(c.m.load.k, of, t.cols, c.x.k, c.mem.k);
-        t.v = load_rows<A>(c.m.load.v, of, t.cols, c.x.v, c.mem.v);
+        if constexpr (pairs) {
+            t.k = raw_rows<A>(c.x.k, of, t.cols, reinterpret_cast<E*>(c.mem.k));
+            t.v = {c.mem.v, c.out_width()};
+            load_value_pairs<A>(c.x.v, of, t.cols, c.mem.v, t.odd);
+        } else {
+            t.k = load_rows<A>(c.m.load.k, of, t.cols, c.x.k, c.mem.k);
+            t.v = load_rows<A>(c.m.load.v, of, t.cols, c.x.v, c.mem.v);
+        }
     }
 
     // cols never crosses a multiple of C.keys.
@@ -231,10 +250,15 @@ private:
         for (int g = 0; g < count; ++g) {
             segment const part = mem.cut[g];
             bool const as_is = linear && !part.masked;
-            typename contract::rows const k{t.k.at(part.begin), t.k.stride};
-            // while the first query tile reads the keys, the values are on their way
-            typename contract::rows const ahead = fresh ? typename contract::rows{t.v.at(part.begin), t.v.stride} : k;
-            contract::run(k, part.end - part.begin, ahead, h.q, d, mem.s + part.begin * pitch, as_is ? mem.peak : mem.factor, part.first, part.last);
+            T *const s = mem.s + part.begin * pitch, *const peak = as_is ? mem.peak : mem.factor;
+            if constexpr (pairs) {
+                contract_pairs<A, C>::run(t.k.at(part.begin), t.k.stride, part.end - part.begin, h.q, d, s, peak, part.first, part.last, lead(h));
+            } else {
+                typename contract::rows const k{t.k.at(part.begin), t.k.stride};
+                // while the first query tile reads the keys, the values are on their way
+                typename contract::rows const ahead = fresh ? typename contract::rows{t.v.at(part.begin), t.v.stride} : k;
+                contract::run(k, part.end - part.begin, ahead, h.q, d, s, peak, part.first, part.last);
+            }
             if (!as_is && bend(h, t.cols, part)) { may_mask = true; }
         }
         staging.expect_next(h.m.score, 1);
@@ -245,7 +269,7 @@ private:
         slot& mem = h.mem;
         score_tables<T, A, C> const staging{h.at, h.rows, t.cols, h.vecs};
         // Values that are not finite must not meet a weight of 0: their rows are set aside and gathered pair by pair.
-        bool const strange = may_mask && has_strange_values(h, t, count);
+        bool const strange = (pairs || may_mask) && has_strange_values(h, t, count);
         segment const* plan = mem.cut;
         int plan_count = count;
         if (strange) [[unlikely]] {
@@ -255,7 +279,13 @@ private:
         for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(h.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
         weigh(h, count);
         staging.expect_next(h.m.score, 2);
-        mix::run(t.v.data, t.v.stride, mem.s, plan, plan_count, h.o, mem.factor, h.out_width(), h.vecs);
+        if constexpr (pairs) {
+            if (strange) [[unlikely]] { std::memcpy(mem.aside, mem.s, static_cast<std::size_t>(t.cols.size() * pitch) * sizeof(T)); }
+            for (int g = 0; g < count; ++g) { mem.plain[g] = round_to_pairs<A, C>(mem.s, mem.cut[g]); }
+            mix_tile<pair_products, T, A, C>::run(t.v.data, t.v.stride, mem.s, mem.plain, count, h.o, mem.factor, h.out_width(), h.vecs);
+        } else {
+            mix::run(t.v.data, t.v.stride, mem.s, plan, plan_count, h.o, mem.factor, h.out_width(), h.vecs);
+        }
         staging.expect_next(h.m.score, 3);
         if (strange) [[unlikely]] { mix_strange(h, t); }
     }
@@ -341,6 +371,11 @@ private:
 
     // Only segments in which a pair may be masked are looked at.
     static bool has_strange_values(cursor const& h, key_tile const& t, int count) {
+        if constexpr (pairs) {
+            bool any = false;
+            for (std::uint64_t const odd : t.odd) { any = any || odd != 0; }
+            return any;
+        }
         for (int g = 0; g < count; ++g) {
             segment const& part = h.mem.cut[g];
             if (!(detail::masks_of<score_type> || part.masked)) { continue; }
@@ -359,7 +394,7 @@ private:
             segment const t = mem.cut[g];
             int begin = t.begin;
             for (int j = t.begin; j < t.end; ++j) {
-                if (!(detail::masks_of<score_type> || t.masked) || row_finite<A>(keys.v.at(j), extent_t(1), h.out_width())) { continue; }
+                if (pairs ? (keys.odd[j / 64] >> (j % 64) & 1) == 0 : !(detail::masks_of<score_type> || t.masked) || row_finite<A>(keys.v.at(j), extent_t(1), h.out_width())) { continue; }
                 for (int w = t.first; w < t.last; ++w) {
                     mem.kept[j] |= bits_of(V::load(mem.s + j * pitch + w * lanes) != -math::inf<V>()) << (w * lanes);
                 }
@@ -374,14 +409,16 @@ private:
         slot& mem = h.mem;
         for (extent_t j = 0; j < keys.cols.size(); ++j) {
             if (mem.kept[j] == 0) { continue; }
-            T const* const v = keys.v.at(j);
+            auto const value = [&](extent_t e) { // where pairs: the view's, which are zeros in the pairs
+                if constexpr (pairs) { return static_cast<T>(h.x.v(h.at.batch, h.at.kv_head, keys.cols.begin + j, e)); } else { return keys.v.at(j)[e]; }
+            };
             for (int w = 0; w < h.vecs; ++w) {
                 auto const attends = mask_from_bits<V>(mem.kept[j] >> (w * lanes));
-                V const p = V::load(mem.s + j * pitch + w * lanes);
+                V const p = V::load((pairs ? mem.aside : mem.s) + j * pitch + w * lanes);
                 for (extent_t e = 0; e < h.out_width(); ++e) {
                     T* const o = h.o + e * pitch + w * lanes;
                     V const before = V::load(o);
-                    select(attends, decltype(M::mix)::step(before, V(v[e]), p), before).store(o);
+                    select(attends, decltype(M::mix)::step(before, V(value(e)), p), before).store(o);
                 }
             }
         }

@@ -7,6 +7,7 @@
 namespace heed {
 
 struct plus_times {
+    static constexpr bool sum_of_products = true; // machines may have instructions for it
     template <class V>
     HEED_HD static V zero() {
         return V(0);
