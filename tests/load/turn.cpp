@@ -65,7 +65,7 @@ TEST_CASE("turn: double angles lose what the product of position and frequency r
 }
 
 TEST_CASE("frequencies: geometric, interpolated, NTK, YaRN", "[load]") {
-    using Catch::Detail::Approx;
+    using Approx = heed_test::approx;
     heed::geometric const plain{10000};
     CHECK(plain.frequency(0, 128) == 1.0);
     CHECK(plain.frequency(32, 128) == Approx(0.01));

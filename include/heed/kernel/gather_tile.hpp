@@ -54,7 +54,8 @@ private:
             block<size, W>(a + j * a_pitch, a_pitch, queries, b, b_stride, c + j * c_pitch, c_pitch);
             j += size;
         };
-        while (j + most <= keys) { step(std::integral_constant<int, most>{}); }
+        // two blocks of 4 rather than 6 and 2
+        while (j + most <= keys && !(most == 6 && keys - j == 8)) { step(std::integral_constant<int, most>{}); }
         if constexpr (most > 4) {
             while (j + 4 <= keys) { step(std::integral_constant<int, 4>{}); }
         }
