@@ -7,6 +7,7 @@
 #include <heed/policy/load/rotary.hpp>
 #include <heed/policy/pattern/lengths.hpp>
 #include <heed/policy/pattern/mask.hpp>
+#include <heed/policy/pattern/tree.hpp>
 #include <heed/policy/score/bias.hpp>
 #include <heed/policy/score/softcap.hpp>
 #include <heed/version.hpp>

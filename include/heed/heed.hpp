@@ -5,6 +5,7 @@
 #include <heed/core.hpp>
 #include <heed/front/attention.hpp>
 #include <heed/front/backward.hpp>
+#include <heed/front/decode.hpp>
 #include <heed/front/merge.hpp>
 #include <heed/front/rotate.hpp>
 #include <heed/mechanism/off_by_one.hpp>

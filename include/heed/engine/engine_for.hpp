@@ -4,6 +4,7 @@
 
 #include <heed/engine/backend.hpp>
 #include <heed/engine/cpu/pairwise_backward.hpp>
+#include <heed/engine/cpu/pairwise_decode.hpp>
 #include <heed/engine/cpu/pairwise_forward.hpp>
 #include <heed/engine/reference/pairwise_forward.hpp>
 
@@ -38,5 +39,18 @@ struct backward_engine_for<M, T, cpu<E, A>> {
 
 template <class M, class T, class B>
 using backward_engine = typename backward_engine_for<M, T, B>::type;
+
+// Queries of Q against a cache of K and V.
+template <class Mechanism, class Q, class K, class V, class Backend>
+struct decode_engine_for {
+    static_assert(sizeof(Mechanism) == 0, "heed: no decode engine for this mechanism on this backend; mechanisms are heed::attention{...}, the backend heed::cpu{}");
+};
+template <Pairwise M, class Q, class K, class V, class E, class A>
+struct decode_engine_for<M, Q, K, V, cpu<E, A>> {
+    using type = pairwise_decode<M, Q, K, V, A>;
+};
+
+template <class M, class Q, class K, class V, class B>
+using decode_engine = typename decode_engine_for<M, Q, K, V, B>::type;
 
 } // namespace heed

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// key_products: scores of few queries against many keys that are read once: s[r][j] = reduce_c step(k_j[c], q_r[c]), vectors along features.
+//
+// A register block holds as many products as a register has lanes, of R rows and lanes / R keys: one widening load of a key serves R rows. The
+// lanes of all of them are reduced at once. Keys are rows of any element type, anywhere in memory (a cache's pages); they are widened in registers.
+// While they are read, other rows (the values of the same keys) are asked for, line by line at the same pace.
+#pragma once
+
+#include <heed/kernel/bytes.hpp>
+#include <heed/kernel/lane_reduce.hpp>
+
+namespace heed {
+
+// Rows that will be needed next: `lines` cache lines each; none where rows is null. As many as the keys at hand, or fewer.
+struct rows_ahead {
+    std::byte const* const* rows = nullptr;
+    extent_t lines = 0;
+};
+
+template <class Ring, class E, class T, class A>
+struct key_products {
+    using V = vec<T, A>;
+    static constexpr int lanes = V::lanes;
+
+    // Features of a row of q in memory: whole vectors, then the last `width % lanes` right-aligned in one more.
+    static constexpr extent_t padded(extent_t width) { return (width + lanes - 1) / lanes * lanes; }
+    static constexpr extent_t place_of(extent_t feature, extent_t width) {
+        return feature < width / lanes * lanes ? feature : padded(width) - width + feature;
+    }
+
+    // k: pointers to `keys` rows, a multiple of lanes, as keys_ahead is; q: rows of padded(width); s: rows of `pitch`.
+    static void run(E const* const* k, extent_t keys, rows_ahead ahead, extent_t keys_ahead, T const* q, int rows, extent_t width, T* s, extent_t pitch);
+
+private:
+    static constexpr extent_t per_line = extent_t(line_bytes / sizeof(E)) > lanes ? extent_t(line_bytes / sizeof(E)) : lanes;
+
+    template <int R, bool Ahead>
+    HEED_INLINE static void block(E const* const* HEED_RESTRICT keys, rows_ahead const& ahead, extent_t first, T const* HEED_RESTRICT q, extent_t q_pitch, extent_t width,
+                                  T* HEED_RESTRICT s, extent_t pitch) {
+        constexpr int K = lanes / R;
+        V acc[lanes]; // R rows x K keys
+        static_for<lanes>([&](auto x) HEED_INLINE_LAMBDA { acc[x] = Ring::template zero<V>(); });
+        E const* k[K];
+        static_for<K>([&](auto j) HEED_INLINE_LAMBDA { k[j] = keys[j]; });
+        extent_t const whole = width / lanes * lanes;
+        extent_t line = 0;
+        for (extent_t c0 = 0; c0 < whole; c0 += per_line, ++line) {
+            if constexpr (Ahead) {
+                if (line < ahead.lines) {
+                    static_for<K>([&](auto j) HEED_INLINE_LAMBDA { HEED_PREFETCH(ahead.rows[first + j] + line * extent_t(line_bytes)); });
+                }
+            }
+            extent_t const end = c0 + per_line < whole ? c0 + per_line : whole;
+            for (extent_t c = c0; c < end; c += lanes) {
+                V x[K];
+                static_for<K>([&](auto j) HEED_INLINE_LAMBDA { x[j] = widen<V>(k[j] + c); });
+                static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
+                    V const y = V::load(q + r * q_pitch + c);
+                    static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = Ring::step(acc[r * K + j], x[j], y); });
+                });
+            }
+        }
+        if (whole < width) {
+            auto const valid = mask_from_bits<V>(~std::uint64_t(0) << (lanes - (width - whole)));
+            V x[K];
+            static_for<K>([&](auto j) HEED_INLINE_LAMBDA { x[j] = widen_end<V>(k[j], width, width - whole); });
+            static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
+                V const y = V::load(q + r * q_pitch + whole);
+                static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = select(valid, Ring::step(acc[r * K + j], x[j], y), acc[r * K + j]); });
+            });
+        }
+        if constexpr (Ahead) {
+            for (; line < ahead.lines; ++line) {
+                static_for<K>([&](auto j) HEED_INLINE_LAMBDA { HEED_PREFETCH(ahead.rows[first + j] + line * extent_t(line_bytes)); });
+            }
+        }
+        V const total = reduce_lanes(acc, [](V a, V b) HEED_INLINE_LAMBDA { return Ring::reduce(a, b); });
+        if constexpr (R == 1) {
+            total.store(s);
+        } else {
+            T lane[lanes];
+            total.store(lane);
+            static_for<R>([&](auto r) HEED_INLINE_LAMBDA { static_for<K>([&](auto j) HEED_INLINE_LAMBDA { s[r * pitch + j] = lane[r * K + j]; }); });
+        }
+    }
+    template <int R, bool Ahead>
+    static void walk(E const* const* k, extent_t keys, rows_ahead ahead, T const* q, extent_t q_pitch, extent_t width, T* s, extent_t pitch) {
+        for (extent_t j = 0; j < keys; j += lanes / R) { block<R, Ahead>(k + j, ahead, j, q, q_pitch, width, s + j, pitch); }
+    }
+    template <int R>
+    static void strip(E const* const* k, extent_t keys, rows_ahead& ahead, extent_t keys_ahead, T const* q, extent_t q_pitch, extent_t width, T* s, extent_t pitch) {
+        extent_t const with = ahead.rows == nullptr ? 0 : keys_ahead < keys ? keys_ahead : keys; // whole blocks both
+        walk<R, true>(k, with, ahead, q, q_pitch, width, s, pitch);
+        walk<R, false>(k + with, keys - with, ahead, q, q_pitch, width, s + with, pitch);
+        ahead.rows = nullptr; // asked for once
+    }
+};
+
+template <class Ring, class E, class T, class A>
+void key_products<Ring, E, T, A>::run(E const* const* k, extent_t keys, rows_ahead ahead, extent_t keys_ahead, T const* q, int rows, extent_t width, T* s, extent_t pitch) {
+    extent_t const q_pitch = padded(width);
+    int r = 0;
+    auto const take = [&](auto size) HEED_INLINE_LAMBDA {
+        constexpr int R = decltype(size)::value;
+        if constexpr (R <= lanes) {
+            while (rows - r >= R) {
+                strip<R>(k, keys, ahead, keys_ahead, q + r * q_pitch, q_pitch, width, s + r * pitch, pitch);
+                r += R;
+            }
+        }
+    };
+    take(std::integral_constant<int, 8>{});
+    take(std::integral_constant<int, 4>{});
+    take(std::integral_constant<int, 2>{});
+    take(std::integral_constant<int, 1>{});
+}
+
+} // namespace heed
