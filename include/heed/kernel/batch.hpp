@@ -110,7 +110,13 @@ struct vec {
     HEED_INLINE friend mask_type operator!=(vec a, vec b) { return {~(a.v == b.v)}; } // true for NaN, which xsimd's own is not everywhere
     HEED_INLINE friend vec select(mask_type m, vec a, vec b) { return {xsimd::select(m.m, a.v, b.v)}; }
     // fma(a, b, c) = a b + c, rounded once where the hardware has it
-    HEED_INLINE friend vec fma(vec a, vec b, vec c) { return {xsimd::fma(a.v, b.v, c.v)}; }
+    HEED_INLINE friend vec fma(vec a, vec b, vec c) {
+#if defined(__AVX512F__) // xsimd 8.1 has none for it, and leaves the fusing to the compiler's mood
+        if constexpr (A::has(isa::avx512f) && std::is_same_v<T, float>) { return {native(_mm512_fmadd_ps(a.v, b.v, c.v))}; }
+        if constexpr (A::has(isa::avx512f) && std::is_same_v<T, double>) { return {native(_mm512_fmadd_pd(a.v, b.v, c.v))}; }
+#endif
+        return {xsimd::fma(a.v, b.v, c.v)};
+    }
     // Zero-masked forms are the same instructions; g++ 12 warns of an uninitialised register in their plain ones.
     // On x86 both return the second operand when either is NaN: kernels that must keep NaN put the data second.
     HEED_INLINE friend vec max(vec a, vec b) {
