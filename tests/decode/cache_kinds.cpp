@@ -115,6 +115,15 @@ TEST_CASE("decode: a cache of its own grows page by page, forgets a sequence, an
         pages.clear(1);
         CHECK(pages.length(0) == 0);
     }
+    {
+        auto plan = heed::plan_decode<float>(causal, n.q(), pages);
+        std::vector<std::byte> workspace(plan.workspace_bytes());
+        allocation_scope const scope;
+        heed::append(pages, rows_of(s.k.in(), 0), rows_of(s.v.in(), 0));
+        plan.run(s.q.in(), pages, s.out.view(), workspace);
+        std::size_t const calls = scope.calls();
+        CHECK(calls == 0);
+    }
     auto last = heed::make_cache<float>(heed::softmax_attention(heed::window{8}), {.batch = 2, .heads = 2, .tokens = 8, .width = 16, .value_width = 16}, heed::ring{});
     heed::append(last, s.k.in(), s.v.in());
     s.decode(heed::softmax_attention(heed::window{8}), last);

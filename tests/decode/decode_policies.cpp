@@ -2,6 +2,8 @@
 // Scores, patterns and normalizers of the policy layer in decoding, where lanes run along keys, against forward, where they run along queries.
 #include <decode/cached.hpp>
 
+#include <heed/mechanism/proportional.hpp>
+#include <heed/mechanism/rectified.hpp>
 #include <heed/mechanism/sigmoid.hpp>
 
 using namespace heed_test;
@@ -68,4 +70,6 @@ TEST_CASE("decode: normalizers whose parts merge", "[decode]") {
     world w;
     w.same_as_forward("sink", heed::attention{dot, heed::causal_bottom_right{}, heed::softmax_sink{w.per_head.in()}});
     w.same_as_forward("sigmoid", heed::sigmoid_attention(heed::causal_bottom_right{}));
+    w.same_as_forward("relu over all keys", heed::relu_attention(heed::window{40}));
+    w.same_as_forward("mean of the keys seen", heed::mean_attention(heed::window{40}));
 }

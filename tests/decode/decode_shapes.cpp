@@ -63,3 +63,30 @@ TEST_CASE("decode: random shapes against the oracle", "[decode]") {
         against_oracle<float>(n, 1000 + static_cast<std::uint64_t>(round));
     }
 }
+
+TEST_CASE("decode: sequences with different numbers of new tokens, each as alone", "[decode]") {
+    HEED_SEEDED;
+    random_source random(435);
+    step_sizes const n{1, 4, 9, 16, 256, {8000, 7900, 6}}; // nine rows of a group are cut into fewer chunks than one
+    step<float> s(n, random);
+    own_cache<float, float> cache(n, kind::paged, 64, 8000, random);
+    cache.fill(s, random, 8000);
+    auto const m = heed::softmax_attention(heed::causal_bottom_right{});
+    std::vector<std::int32_t> const starts{0, 9, 10, 13};
+    heed::ragged_offsets const offsets(std::span<std::int32_t const>(starts.data(), starts.size()));
+    tensor<float> q(heed::shape{1, 4, 13, 16}), out(heed::shape{1, 4, 13, 256}, place::upper_page), lse(heed::shape{1, 4, 13, 1});
+    q.normal(random);
+    for (int threads : {1, 3}) {
+        out.fill(0);
+        heed::decode(m, heed::ragged(q.in(), offsets), cache, heed::ragged(out.view(), offsets), heed::save{heed::ragged(lse.view(), offsets)}, heed::cpu{backwards{threads}});
+        for (extent_t b = 0; b < 3; ++b) {
+            extent_t const first = starts[static_cast<std::size_t>(b)], count = starts[static_cast<std::size_t>(b) + 1] - first, len = n.lengths[static_cast<std::size_t>(b)];
+            tensor<float> expected(heed::shape{1, 4, count, 256}), expected_lse(heed::shape{1, 4, count, 1});
+            auto const part = [&](auto const& t) { return heed::tensor_view<float const>{t.in().row(0, 0, first), {1, 4, count, t.shape().feature}, t.in().strides()}; };
+            heed::forward(m, part(q), first_rows(s.k.in(), b, len), first_rows(s.v.in(), b, len), expected.view(), heed::save{expected_lse.view()});
+            CHECK(compare_close<float>(part(out), expected.in(), 2e-6).text == "");
+            CHECK(compare_close<float>(part(lse), expected_lse.in(), 2e-6).text == "");
+        }
+    }
+    CHECK(out.intact());
+}

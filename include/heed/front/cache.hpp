@@ -92,7 +92,6 @@ struct paged {
 template <class K, class V = K>
 class cache {
     cache_view<K, V> layout_; // without memory
-    extent_t heads_, pages_free_ = 0;
     std::vector<K> k_;
     std::vector<V> v_;
     std::vector<float> k_scale_, v_scale_;
@@ -100,7 +99,7 @@ class cache {
     std::vector<std::int32_t> table_, free_;
 
 public:
-    cache(cache_shape s, cache_kind kind, extent_t rows, extent_t entries) : heads_(s.heads), lengths_(static_cast<std::size_t>(s.batch)) {
+    cache(cache_shape s, cache_kind kind, extent_t rows, extent_t entries) : lengths_(static_cast<std::size_t>(s.batch)) {
         layout_.kind = kind;
         layout_.k = {nullptr, {entries, s.heads, rows, s.width}};
         layout_.v = {nullptr, {entries, s.heads, rows, s.value_width}};
@@ -123,7 +122,7 @@ public:
         if (is_byte<K>) { c.k_scale = {k_scale_.data(), scales}; }
         if (is_byte<V>) { c.v_scale = {v_scale_.data(), scales}; }
         c.lengths = lengths_;
-        if (c.kind == cache_kind::paged) { c.table = block_table(table_, batch(), width(), n.batch); }
+        if (c.kind == cache_kind::paged) { c.table = block_table(block_table::trusted{}, table_.data(), batch(), width(), n.batch); }
         return c;
     }
     extent_t batch() const { return static_cast<extent_t>(lengths_.size()); }

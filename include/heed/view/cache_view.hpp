@@ -23,6 +23,10 @@ class block_table {
 
 public:
     constexpr block_table() = default;
+    // Of an owner that keeps its table right; checks nothing.
+    struct trusted {};
+    HEED_HD constexpr block_table(trusted, std::int32_t const* table, extent_t sequences, extent_t pages_of_sequence, extent_t pages)
+        : data_(table), sequences_(sequences), width_(pages_of_sequence), pages_(pages) {}
     // pages: how many there are. Allocates one bit a page while it checks.
     HEED_INLINE block_table(std::span<std::int32_t const> table, extent_t sequences, extent_t pages_of_sequence, extent_t pages)
         : data_(table.data()), sequences_(sequences), width_(pages_of_sequence), pages_(pages) {

@@ -69,24 +69,37 @@ struct pairwise_decode {
     static constexpr bool packed = PackedPattern<pattern_type> || !requires(pattern_type const p, place const at, I i) { p.keep(at, i, i); };
     // a normalizer may ask how many keys a row saw
     static constexpr bool counts = CountingNormalizer<normalizer_type>;
-    // Sizes of a call that the layout of memory depends on.
-    struct sizes {
-        extent_t batch, kv_heads, rows, group; // rows: query rows of a KV head at most, group * N
-        extent_t d, dv, tile, chunks;          // chunks of a KV head at most
-
-        sizes(shape q, cache_view<KE, VE> const& c) {
-            batch = q.batch, kv_heads = c.heads(), group = kv_heads > 0 ? q.head / kv_heads : 0, rows = group * q.seq;
-            d = q.feature, dv = c.v.extent(3), tile = layout::tile_keys(d);
-            chunks = layout::divide(c.reach() + tile, rows, d, dv).count;
-        }
-        extent_t items() const { return batch * kv_heads * chunks; }
-        extent_t vectors() const { return (rows + lanes - 1) / lanes; } // of rows
-    };
     // One partial result: sums and states of all rows.
     struct part {
         T* o;
         row_type* state;
-        part(arena& a, sizes const& n) : o(a.template take<T>(n.rows * products::padded(n.dv))), state(a.template take<row_type>(n.vectors())) {}
+        part(arena& a, extent_t rows, extent_t dv) : o(a.template take<T>(rows * products::padded(dv))), state(a.template take<row_type>((rows + lanes - 1) / lanes)) {}
+    };
+    static std::size_t part_bytes(extent_t rows, extent_t dv) {
+        arena count(nullptr);
+        part(count, rows, dv);
+        return count.bytes();
+    }
+
+    // Sizes of a call that the layout of memory depends on.
+    struct sizes {
+        extent_t batch, kv_heads, rows, group; // rows: query rows of a KV head at most, group * N
+        extent_t d, dv, tile, chunks;          // chunks of a KV head at most
+        std::size_t head_bytes;                // of the partial results of a KV head
+
+        sizes(shape q, cache_view<KE, VE> const& c) {
+            batch = q.batch, kv_heads = c.heads(), group = kv_heads > 0 ? q.head / kv_heads : 0, rows = group * q.seq;
+            d = q.feature, dv = c.v.extent(3), tile = layout::tile_keys(d);
+            chunks = 1, head_bytes = 0;
+            for (extent_t tokens = 1; tokens <= q.seq; ++tokens) { // a sequence with fewer new tokens is cut into more chunks
+                extent_t const count = layout::divide(c.reach() + tile, group * tokens, d, dv).count;
+                std::size_t const bytes = static_cast<std::size_t>(count) * part_bytes(group * tokens, dv);
+                chunks = count > chunks ? count : chunks;
+                head_bytes = bytes > head_bytes ? bytes : head_bytes;
+            }
+        }
+        extent_t items() const { return batch * kv_heads * chunks; }
+        extent_t vectors() const { return (rows + lanes - 1) / lanes; } // of rows
     };
     // One thread's memory.
     struct slot {
@@ -130,11 +143,9 @@ struct pairwise_decode {
         arena count(nullptr);
         for (int i = 0; i < slots; ++i) { slot(count, n); }
         std::size_t const threads = count.bytes();
-        arena one(nullptr);
-        part(one, n);
         arena counters(nullptr);
         counters.take<int>(n.batch * n.kv_heads);
-        return threads + static_cast<std::size_t>(n.items()) * one.bytes() + counters.bytes();
+        return threads + static_cast<std::size_t>(n.batch * n.kv_heads) * n.head_bytes + counters.bytes();
     }
 
     template <class E>
@@ -143,10 +154,9 @@ struct pairwise_decode {
         int* const finished = memory.take<int>(n.batch * n.kv_heads);
         for (extent_t i = 0; i < n.batch * n.kv_heads; ++i) { finished[i] = 0; }
         std::byte* const base = aligned(workspace) + memory.bytes();
-        arena one(nullptr), two(nullptr);
+        arena one(nullptr);
         slot(one, n);
-        part(two, n);
-        call const c{m, x, n, slots == 1, base + static_cast<std::size_t>(slots) * one.bytes(), two.bytes(), finished};
+        call const c{m, x, n, slots == 1, base + static_cast<std::size_t>(slots) * one.bytes(), finished};
         detail::for_each_item<A>(executor, slots, n.items(), [&](extent_t i, int s) noexcept {
             arena own(base + static_cast<std::size_t>(s) * one.bytes());
             slot mem(own, n);
@@ -162,13 +172,7 @@ private:
         sizes const& n;
         bool in_order; // items come one after another: what follows a chunk is worth asking for
         std::byte* parts;
-        std::size_t part_bytes;
         int* finished;
-
-        part part_of(extent_t head, extent_t chunk) const {
-            arena a(parts + static_cast<std::size_t>(head * n.chunks + chunk) * part_bytes);
-            return {a, n};
-        }
     };
 
     struct item {
@@ -198,11 +202,15 @@ private:
             count = by.count;
             if (chunk >= count) { return; }
             range const mine = intersect(keys, {first + chunk * by.chunk, first + (chunk + 1) * by.chunk});
-            walk(mine, c.part_of(head, chunk));
+            walk(mine, part_of(chunk));
             // the last one out merges; acquire what the others wrote
             if (std::atomic_ref<int>(c.finished[head]).fetch_add(1, std::memory_order_acq_rel) == count - 1) { merge(); }
         }
 
+        part part_of(extent_t which) const {
+            arena a(c.parts + static_cast<std::size_t>(head) * c.n.head_bytes + static_cast<std::size_t>(which) * part_bytes(rows, c.n.dv));
+            return {a, rows, c.n.dv};
+        }
         HEED_INLINE int row_of(extent_t g, extent_t i) const { return static_cast<int>(g * tokens + i); }
 
         void walk(range mine, part const& to) {
@@ -214,8 +222,12 @@ private:
             for (extent_t x = 0; x < vectors * lanes; ++x) { (-math::inf<V>()).store(mem.row_peak + x * lanes), V(0).store(mem.row_sum + x * lanes); }
             extent_t const limit_ahead = c.in_order ? keys.end : mine.end;
             range cols = intersect(mine, {mine.begin, (mine.begin / c.n.tile + 1) * c.n.tile});
-            point(c.x.cache.k, cols, mem.k[0]);
+            extent_t const first = point(c.x.cache.k, cols, mem.k[0]);
             point(c.x.cache.v, cols, mem.v[0]);
+            for (extent_t j = 0; j < first; ++j) { // nobody asked for the first tile
+                for (extent_t l = 0; l < key_lines(); ++l) { HEED_PREFETCH(reinterpret_cast<std::byte const*>(mem.k[0][j]) + l * extent_t(line_bytes)); }
+                for (extent_t l = 0; l < value_lines(); ++l) { HEED_PREFETCH(reinterpret_cast<std::byte const*>(mem.v[0][j]) + l * extent_t(line_bytes)); }
+            }
             while (cols.size() > 0) {
                 range const next = intersect({0, limit_ahead}, {cols.end, cols.end + c.n.tile});
                 point(c.x.cache.k, next, mem.k[1]);
@@ -429,7 +441,7 @@ private:
             for (extent_t w = 0; w < vectors; ++w) { mem.total[w] = normalizer.template empty<V>(); }
             for (int r = 0; r < rows; ++r) { states::put(mem.total, r, normalizer.template start<T>(mem.at[r / tokens])); }
             for (extent_t k = 0; k < count; ++k) {
-                part const p = c.part_of(head, k);
+                part const p = part_of(k);
                 for (extent_t w = 0; w < vectors; ++w) {
                     V before, weight;
                     mem.total[w] = normalizer.merge(mem.total[w], p.state[w], before, weight);
@@ -442,7 +454,7 @@ private:
             for (int r = 0; r < rows; ++r) {
                 T later = mem.factor[r];
                 for (extent_t k = count - 1; k >= 0; --k) {
-                    from[k] = {c.part_of(head, k).o + r * products::padded(dv), 1, mem.weight[k * pitch + r] * later};
+                    from[k] = {part_of(k).o + r * products::padded(dv), 1, mem.weight[k * pitch + r] * later};
                     later = later * mem.before[k * pitch + r];
                 }
                 row_sums<T, A>::combine(from, static_cast<int>(count), mem.line, 1, products::padded(dv));
