@@ -7,10 +7,15 @@
 #include <heed/front/backward.hpp>
 #include <heed/front/decode.hpp>
 #include <heed/front/merge.hpp>
+#include <heed/front/mixture.hpp>
+#include <heed/front/mixture_backward.hpp>
 #include <heed/front/rotate.hpp>
+#include <heed/mechanism/differential.hpp>
+#include <heed/mechanism/gated.hpp>
 #include <heed/mechanism/off_by_one.hpp>
 #include <heed/mechanism/proportional.hpp>
 #include <heed/mechanism/rectified.hpp>
+#include <heed/mechanism/shaped.hpp>
 #include <heed/mechanism/sigmoid.hpp>
 #include <heed/mechanism/softmax.hpp>
 #include <heed/mechanism/sparse.hpp>
