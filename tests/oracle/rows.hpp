@@ -18,13 +18,15 @@ using weigher = std::function<reals(reals const& scores, extent_t keys)>; // key
 struct rows_result {
     array out, weights, magnitude;    // {B, H, N, Dv}, {B, H, N, M}, {B, H, N, Dv}: sum of |p v|
     array total, seen, largest, widest; // {B, H, N, 1}: sum of |p|; keys attended; the largest magnitude met in scores; the largest |v|
+    relation doubtful;                  // {B, H, N, 1}: rows that another rounding of the scores may decide differently
 };
+using doubt = std::function<bool(reals const& scores)>;
 
-inline rows_result attend(softmax_case const& c, weigher const& weigh) {
+inline rows_result attend(softmax_case const& c, weigher const& weigh, doubt const& doubtful = {}) {
     extent_t const B = c.q.s.batch, H = c.q.s.head, N = c.q.s.seq, M = c.k.s.seq, Dv = c.v.s.feature;
     extent_t const per_key_head = c.k.s.head == 0 ? 1 : H / c.k.s.head;
     heed::shape const rows{B, H, N, 1};
-    rows_result r{array({B, H, N, Dv}), array({B, H, N, M}), array({B, H, N, Dv}), array(rows), array(rows), array(rows), array(rows)};
+    rows_result r{array({B, H, N, Dv}), array({B, H, N, M}), array({B, H, N, Dv}), array(rows), array(rows), array(rows), array(rows), relation(rows)};
     for (extent_t b = 0; b < B; ++b)
         for (extent_t h = 0; h < H; ++h)
             for (extent_t i = 0; i < N; ++i) {
@@ -42,6 +44,7 @@ inline rows_result attend(softmax_case const& c, weigher const& weigh) {
                 }
                 r.seen(b, h, i, 0) = static_cast<double>(s.size());
                 if (s.empty()) { continue; }
+                if (doubtful) { r.doubtful(b, h, i, 0) = doubtful(s) ? 1 : 0; }
                 reals const p = weigh(s, M);
                 reals sum(static_cast<std::size_t>(Dv), 0), magnitude(static_cast<std::size_t>(Dv), 0);
                 for (std::size_t n = 0; n < p.size(); ++n) {
@@ -89,14 +92,16 @@ inline reals sorted(reals s) {
     return s;
 }
 inline real sparsemax_threshold(reals const& scores) {
-    reals const s = sorted(scores);
-    real sum = 0, t = 0;
+    reals s = sorted(scores);
+    real const top = s[0];
+    for (real& x : s) { x -= top; }
+    real sum = 0, t = -1;
     for (std::size_t n = 0; n < s.size(); ++n) {
         sum += s[n];
         real const count = static_cast<real>(n + 1);
         if (1 + count * s[n] > sum) { t = (sum - 1) / count; }
     }
-    return t;
+    return t + top;
 }
 inline reals sparsemax(reals const& s, extent_t) {
     real const t = sparsemax_threshold(s);
@@ -129,6 +134,14 @@ inline reals entmax15(reals const& s, extent_t) {
         p.push_back(e * e);
     }
     return p;
+}
+// The last score kept and the first dropped are this close.
+inline doubt near_tie(extent_t k, double gap) {
+    return [k, gap](reals const& s) {
+        reals const order = sorted(s);
+        auto const n = static_cast<std::size_t>(k);
+        return n < order.size() && order[n - 1] - order[n] < static_cast<real>(gap) * (1 + std::fabs(order[n]));
+    };
 }
 inline weigher top_k(extent_t k) {
     return [k](reals const& s, extent_t) {

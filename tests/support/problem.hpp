@@ -61,6 +61,17 @@ struct problem {
     bool intact() const { return q.intact() && k.intact() && v.intact() && out.intact() && lse.intact(); }
 };
 
+// The same inputs in memory of their own.
+template <class T>
+problem<T> copied(problem<T> const& p) {
+    random_source none;
+    problem<T> c(p.n, none);
+    c.q.copy(p.q.in());
+    c.k.copy(p.k.in());
+    c.v.copy(p.v.in());
+    return c;
+}
+
 // The bound of a mechanism on the CPU: its tile of keys comes from its plan.
 template <class T, class M>
 error_bound bound_of(M const&) {

@@ -38,6 +38,13 @@ template <class E, int N>
 inline constexpr bool is_save_terms<saved_terms<E, N>> = true;
 template <class O>
 inline constexpr bool is_mixture_option = is_backend<O> || is_save_terms<O>;
+// Second queries and keys of a mixture (0, 1) beside those of the call (2, 3): their width is their own.
+inline constexpr axis_rule second_rules[] = {
+    {0, axis::batch, rule_kind::equal, 2, axis::batch}, {0, axis::head, rule_kind::equal, 2, axis::head}, {0, axis::seq, rule_kind::equal, 2, axis::seq},
+    {1, axis::batch, rule_kind::equal, 3, axis::batch}, {1, axis::head, rule_kind::equal, 3, axis::head}, {1, axis::seq, rule_kind::equal, 3, axis::seq},
+    {1, axis::feature, rule_kind::equal, 0, axis::feature},
+};
+
 HEED_HD constexpr no_save pick_terms() { return {}; }
 template <class First, class... Rest>
 HEED_HD constexpr auto pick_terms(First const& first, Rest const&... rest) {
@@ -97,7 +104,14 @@ public:
                 term.source.pattern.views(call_sizes{q.batch, q.head, q.seq, k.seq, q.feature, k.head}, [](char const* name, auto const& view, shape want, auto... exact) { door::check_view(name, view.shape(), want, sizeof...(exact) > 0); });
             }
         });
-        for_each_attention([&](auto const& term, int) { plan_of(term); });
+        for_each_attention([&](auto const& term, int) {
+            if constexpr (requires { term.source.q; }) {
+                detail::argument const args[] = {detail::argument::of("the second q", term.source.q), detail::argument::of("the second k", term.source.k),
+                                                 {"q", q, {}, 1, sizeof(T), {}, false}, {"k", k, {}, 1, sizeof(T), {}, false}};
+                door::check_axes(args, 4, detail::second_rules, static_cast<int>(std::size(detail::second_rules)));
+            }
+            plan_of(term);
+        });
     }
 
     std::size_t workspace_bytes() const {

@@ -210,9 +210,16 @@ private:
     void add_table(Table const& t, tensor_view<T> const& d, T* part, place const& at, range rows, range cols, int vecs, T const* tile) const {
         T of_col[C.keys], of_row[pitch];
         sums_of(tile, cols.size(), vecs, of_col, of_row);
-        T* const to = part + base_of(d, at);
-        for (extent_t i = 0; i < rows.size(); ++i) { to[t.row_entry(at, rows.begin + i)] += T(Table::row_sign) * of_row[i]; }
-        for (extent_t j = 0; j < cols.size(); ++j) { to[t.col_entry(at, cols.begin + j)] += T(Table::col_sign) * of_col[j]; }
+        if constexpr (detail::MappedColumns<Table>) { // data per key head
+            place of = at;
+            of.head = at.kv_head;
+            T* const to = part + base_of(d, of);
+            for (extent_t j = 0; j < cols.size(); ++j) { to[t.col_entry(at, cols.begin + j)] += static_cast<T>(t.col_slope(at, cols.begin + j)) * of_col[j]; }
+        } else {
+            T* const to = part + base_of(d, at);
+            for (extent_t i = 0; i < rows.size(); ++i) { to[t.row_entry(at, rows.begin + i)] += T(Table::row_sign) * of_row[i]; }
+            for (extent_t j = 0; j < cols.size(); ++j) { to[t.col_entry(at, cols.begin + j)] += T(Table::col_sign) * of_col[j]; }
+        }
     }
 };
 

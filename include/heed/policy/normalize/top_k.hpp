@@ -4,8 +4,9 @@
 //
 // The k-th score is found by halving an interval of scores; each fold over the row counts what lies above the middle and moves both ends to scores
 // that occur, so a row ends as soon as the count is k or the interval is one score. Folds: about log2 of (range / gap at the k-th score), 64 at most,
-// after which what is left of the interval, 2^-64 of the range, is kept together. Scores whose weight would be 0 are not told apart.
-// Saved: the log-sum-exp of the kept scores and the k-th score. Empty rows and infinities as softmax. Parts of a row do not merge.
+// after which what is left of the interval, 2^-64 of the range, is kept together. Scores whose weight would be 0 are not told apart. The cut is put
+// halfway between the last score kept and the first dropped, so that backward, which makes the scores anew, cuts at the same place.
+// Saved: the log-sum-exp of the kept scores and the cut. Empty rows and infinities as softmax. Parts of a row do not merge.
 #pragma once
 
 #include <heed/policy/normalize/softmax.hpp>
@@ -22,7 +23,7 @@ struct top_k_softmax {
 
     template <class V>
     struct row {
-        V peak, base, mass, least; // as softmax, and the least score that is kept
+        V peak, base, mass, cut; // as softmax; scores below the cut are dropped
     };
     template <class V>
     HEED_HD row<V> empty() const {
@@ -40,7 +41,7 @@ struct top_k_softmax {
     HEED_HD V weight(row<V> const& r, V score) const {
         using math::fast_exp2;
         using math::select;
-        return select(score < r.least, V(0), fast_exp2(score - r.base));
+        return select(score < r.cut, V(0), fast_exp2(score - r.base));
     }
     template <class V>
     HEED_HD void settle(row<V>& r, V sum) const {
@@ -55,12 +56,12 @@ struct top_k_softmax {
     HEED_HD void saved(row<V> const& r, V* to) const {
         using math::log2;
         to[0] = r.peak + log2(r.mass);
-        to[1] = r.least;
+        to[1] = r.cut;
     }
     template <class V>
-    HEED_HD row<V> resume(place const&, V log_sum_exp, V least) const {
+    HEED_HD row<V> resume(place const&, V log_sum_exp, V cut) const {
         using math::select;
-        return {log_sum_exp, select(log_sum_exp == -math::inf<V>(), V(0), log_sum_exp), V(1), least};
+        return {log_sum_exp, select(log_sum_exp == -math::inf<V>(), V(0), log_sum_exp), V(1), cut};
     }
     template <class V>
     HEED_HD V derivative(row<V> const&, V, V weight) const {
@@ -125,7 +126,9 @@ struct top_k_softmax {
             low = select(open, next_low, low);
             high = select(open, next_high, high);
         }
-        r.least = low;
+        V const below = scores.fold(split<V>{low, V(0), math::inf<V>(), none}).below;
+        V const halfway = below + (low - below) * V(0.5);
+        r.cut = select(below == none, none, select(halfway > below, halfway, low));
     }
 };
 

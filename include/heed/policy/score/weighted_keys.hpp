@@ -12,15 +12,39 @@
 
 namespace heed {
 
+// Options of backward: gradients of the data of the stages below, in the shape of that data. An absent key (w = 0) has gradient 0.
+template <class T>
+struct weighted_keys_gradient {
+    tensor_view<T> d; // as weighted_keys::w
+    static constexpr char const* name = "key weights gradient";
+};
+template <class T>
+weighted_keys_gradient(tensor_view<T>) -> weighted_keys_gradient<T>;
+template <class T>
+struct offset_gradient {
+    tensor_view<T> d; // {1, 1, 1, 1}
+    static constexpr char const* name = "offset gradient";
+};
+template <class T>
+offset_gradient(tensor_view<T>) -> offset_gradient<T>;
+
 template <class T>
 struct weighted_keys {
+    using gradient = weighted_keys_gradient<T>;
     tensor_view<T const> w; // [B|1, Hkv|1, M|1, 1]
+
+    HEED_HD shape gradient_shape() const { return w.shape(); }
 
     struct logarithm {
         tensor_view<T const> w;
         HEED_HD T of_row(place const&, extent_t) const { return T(0); }
         HEED_HD T of_col(place const& at, extent_t j) const {
-            return w(w.extent(0) == 1 ? 0 : at.batch, w.extent(1) == 1 ? 0 : at.kv_head, w.extent(2) == 1 ? 0 : j, 0);
+            return w(w.extent(0) == 1 ? 0 : at.batch, w.extent(1) == 1 ? 0 : at.kv_head, col_entry(at, j), 0);
+        }
+        HEED_HD extent_t col_entry(place const&, extent_t j) const { return w.extent(2) == 1 ? 0 : j; }
+        HEED_HD T col_slope(place const& at, extent_t j) const {
+            T const x = of_col(at, j);
+            return x == T(0) ? T(0) : T(1) / x;
         }
         template <class V>
         HEED_HD V map_col(V x) const {
@@ -47,7 +71,13 @@ weighted_keys(tensor_view<T>) -> weighted_keys<std::remove_const_t<T>>;
 
 template <class T = float>
 struct offset {
+    using gradient = offset_gradient<T>;
     T c;
+    static constexpr shape gradient_shape() { return {1, 1, 1, 1}; }
+    template <class V, class Pair>
+    HEED_HD V parameter_slope(V, Pair const&) const {
+        return V(1);
+    }
     template <class V, class Pair>
     HEED_HD V operator()(V raw, Pair const&) const {
         return raw + V(c);
