@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <ranges>
 
 namespace heed::tool {
 
@@ -115,6 +116,12 @@ std::optional<double> case_file::number_if(std::string_view key) const {
     return file_.metadata().contains(key) ? std::optional(number(key)) : std::nullopt;
 }
 
+bool case_file::flag(std::string_view key) const {
+    auto const value = parse_value(path(), key, text(key));
+    if (!value.is_boolean()) { throw bad_file(path(), "metadata " + in_quotes(key) + " is neither true nor false"); }
+    return value.get<bool>();
+}
+
 std::int64_t case_file::integer(std::string_view key, std::int64_t least, std::int64_t most) const {
     auto const value = parse_value(path(), key, text(key));
     bool const fits = value.is_number_integer() && (!value.is_number_unsigned() || value.get<std::uint64_t>() <= std::uint64_t{1} << 62);
@@ -198,7 +205,7 @@ template class case_io<double>;
 
 namespace {
 
-using registry = std::map<std::string_view, std::span<case_wiring const>>;
+using registry = std::multimap<std::string_view, std::span<case_wiring const>>; // the cases of a mechanism may stand in several files
 
 // Filled while the program starts, by the registrations; constant afterwards.
 registry& wirings() {
@@ -213,12 +220,12 @@ check_registration::check_registration(std::string_view mechanism, std::span<cas
 }
 
 case_wiring const& find_wiring(case_file const& source) {
-    auto const found = wirings().find(source.mechanism());
-    if (found == wirings().end()) {
-        throw not_supported(source.path() + ": mechanism " + in_quotes(source.mechanism()) + " is not supported");
-    }
-    for (auto const& wiring : found->second) {
-        if (wiring.name == source.name()) { return wiring; }
+    auto const [first, last] = wirings().equal_range(source.mechanism());
+    if (first == last) { throw not_supported(source.path() + ": mechanism " + in_quotes(source.mechanism()) + " is not supported"); }
+    for (auto const& [mechanism, cases] : std::ranges::subrange(first, last)) {
+        for (auto const& wiring : cases) {
+            if (wiring.name == source.name()) { return wiring; }
+        }
     }
     throw not_supported(source.path() + ": case " + in_quotes(source.name()) + " of mechanism " + in_quotes(source.mechanism()) +
                         " is not supported");

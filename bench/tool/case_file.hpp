@@ -38,9 +38,10 @@ public:
     bool is_gradient(std::string_view tensor) const; // d<input>, or d<expected>_<input>
     std::optional<double> tolerance(std::string_view tensor, bool in_double) const;
 
-    // Options of the case: JSON text in the metadata. The first two throw bad_file when the key is missing.
+    // Options of the case: JSON text in the metadata. All but the last throw bad_file when the key is missing.
     double number(std::string_view key) const;
     std::int64_t integer(std::string_view key, std::int64_t least, std::int64_t most) const;
+    bool flag(std::string_view key) const;
     std::optional<double> number_if(std::string_view key) const;
 
 private:

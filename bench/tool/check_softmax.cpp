@@ -3,6 +3,7 @@
 // from the file. Axis letters: B batch, H query heads, G key/value heads, N queries, M keys, d query width, e value width.
 #include "case_file.hpp"
 #include "failure.hpp"
+#include "layers.hpp"
 #include "softmax_kernels.hpp"
 #include "softmax_problem.hpp"
 
@@ -235,21 +236,6 @@ struct forgetting_gate {
     }
 };
 
-// x [count, N, d] rotated by the angles of cos, sin [N, d/2]; pairs are (x_m, x_{m + d/2}) or (x_2m, x_{2m+1}).
-template <class Pairs, class T>
-void rotate_by_tables(T const* x, T* rotated, extent_t count, extent_t rows, extent_t width, T const* cosines, T const* sines) {
-    constexpr bool halves = std::is_same_v<Pairs, half_pairs>;
-    extent_t const half = width / 2;
-    for (extent_t row = 0; row < count * rows; ++row) {
-        T const *const c = cosines + row % rows * half, *const s = sines + row % rows * half;
-        for (extent_t m = 0; m < half; ++m) {
-            extent_t const first = row * width + (halves ? m : 2 * m), second = first + (halves ? half : 1);
-            rotated[first] = x[first] * c[m] - x[second] * s[m];
-            rotated[second] = x[second] * c[m] + x[first] * s[m];
-        }
-    }
-}
-
 template <class Pairs>
 struct rotary_causal {
     template <class T>
@@ -269,7 +255,7 @@ struct rotary_causal {
                 std::copy_n(x.data_handle(), x.shape().size(), result);
                 rotate(tensor_view<T>(result, x.shape()), rope);
             } else {
-                rotate_by_tables<Pairs>(x.data_handle(), result, x.extent(0) * x.extent(1), x.extent(2), x.extent(3), cosines.data, sines.data);
+                rotate_by_tables<Pairs>(x.data_handle(), result, x.extent(0) * x.extent(1), x.extent(2), x.extent(3), cosines.data, sines.data, x.extent(3) / 2);
             }
             return tensor_view<T const>(result, x.shape());
         };
