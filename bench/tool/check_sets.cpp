@@ -47,9 +47,8 @@ struct rows_of_set {
     extent_t batch, count, width;
 };
 
-// The attention block `prefix`: queries from q, keys and values from k. O = Q' + heads of attention, a norm where the file has one, O + relu(fc_o(O)),
-// a norm. Scores are scaled by the whole width.
-template <class T>
+// The attention block `prefix`: queries from q, keys and values from k. O = Q' + heads of attention, a norm if Normed, O + relu(fc_o(O)), a norm. Scores are scaled by the whole width.
+template <bool Normed = false, class T>
 rows_of_set<T> block(case_io<T>& io, std::string const& prefix, rows_of_set<T> const& q, rows_of_set<T> const& k) {
     extent_t const B = q.batch, H = io.source().integer("heads", 1, 1 << 20);
     extent_t const width = require(io.source().file(), prefix + "fc_q.weight").shape[0];
@@ -71,8 +70,9 @@ rows_of_set<T> block(case_io<T>& io, std::string const& prefix, rows_of_set<T> c
     attend(problem);
     extent_t const rows = B * q.count;
     auto const norm = [&](std::string const& name) {
-        if (io.source().file().find(prefix + name + ".weight") == nullptr) { return; }
-        layer_norm(mixed, rows, width, io.reals(prefix + name + ".weight", "w").data, io.reals(prefix + name + ".bias", "w").data);
+        if constexpr (Normed) {
+            layer_norm(mixed, rows, width, io.reals(prefix + name + ".weight", "w").data, io.reals(prefix + name + ".bias", "w").data);
+        }
     };
     for (extent_t i = 0; i < rows * width; ++i) { mixed[i] += queries[i]; }
     norm("ln0");
@@ -95,11 +95,12 @@ void give(case_io<T>& io, rows_of_set<T> const& out, std::string_view axes) {
     std::copy(out.data, out.data + out.batch * out.count * out.width, io.make("out", axes));
 }
 
+template <bool Normed>
 struct attention_block {
     template <class T>
     static void run(case_io<T>& io) {
         auto const q = io.reals("Q", "BNq"), k = io.reals("K", "BMk");
-        give(io, block<T>(io, "", {q.data, io['B'], io['N'], io['q']}, {k.data, io['B'], io['M'], io['k']}), "BNw");
+        give(io, block<Normed, T>(io, "", {q.data, io['B'], io['N'], io['q']}, {k.data, io['B'], io['M'], io['k']}), "BNw");
     }
 };
 struct self_block {
@@ -107,7 +108,7 @@ struct self_block {
     static void run(case_io<T>& io) {
         auto const x = io.reals("X", "BNx");
         rows_of_set<T> const set{x.data, io['B'], io['N'], io['x']};
-        give(io, block<T>(io, "mab.", set, set), "BNw");
+        give(io, block<false, T>(io, "mab.", set, set), "BNw");
     }
 };
 struct induced_block {
@@ -117,7 +118,7 @@ struct induced_block {
         rows_of_set<T> const set{x.data, io['B'], io['N'], io['x']};
         io.set('u', 1, "the layout");
         auto const points = repeated(io, "I", "uLi", io['B'], 'L', 'i');
-        give(io, block<T>(io, "mab1.", set, block<T>(io, "mab0.", points, set)), "BNw");
+        give(io, block<false, T>(io, "mab1.", set, block<false, T>(io, "mab0.", points, set)), "BNw");
     }
 };
 struct pooling_block {
@@ -126,13 +127,13 @@ struct pooling_block {
         auto const x = io.reals("X", "BNx");
         io.set('u', 1, "the layout");
         auto const seeds = repeated(io, "S", "uLi", io['B'], 'L', 'i');
-        give(io, block<T>(io, "mab.", seeds, {x.data, io['B'], io['N'], io['x']}), "BLw");
+        give(io, block<false, T>(io, "mab.", seeds, {x.data, io['B'], io['N'], io['x']}), "BLw");
     }
 };
 
 constexpr std::array set_cases{
     wire<perceiver_cross<false>>("perceiver_cross"), wire<perceiver_cross<true>>("perceiver_cross_masked"), wire<induced_block>("set_transformer_isab"),
-    wire<attention_block>("set_transformer_mab"),    wire<attention_block>("set_transformer_mab_ln"),       wire<pooling_block>("set_transformer_pma"),
+    wire<attention_block<false>>("set_transformer_mab"), wire<attention_block<true>>("set_transformer_mab_ln"), wire<pooling_block>("set_transformer_pma"),
     wire<self_block>("set_transformer_sab"),
 };
 check_registration const registration("other", set_cases);

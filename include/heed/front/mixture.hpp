@@ -166,12 +166,13 @@ public:
         for_each_attention([&](auto const& term, int n) {
             auto const term_q = detail::queries_of(term.source, q), term_k = detail::keys_of(term.source, k);
             auto p = plan_of(term);
-            constexpr int kept = detail::kept_of<std::remove_cvref_t<decltype(detail::mechanism_of(term.source).normalizer)>>();
-            if constexpr (detail::is_save_terms<Saved> && kept > 0) {
-                p.run(term_q, term_k, v, x.term[n], left, save{saved.term[n].lse});
-            } else {
-                p.run(term_q, term_k, v, x.term[n], left);
+            if constexpr (detail::is_save_terms<Saved>) {
+                if constexpr (detail::kept_of<std::remove_cvref_t<decltype(detail::mechanism_of(term.source).normalizer)>>() > 0) {
+                    p.run(term_q, term_k, v, x.term[n], left, save{saved.term[n].lse});
+                    return;
+                }
             }
+            p.run(term_q, term_k, v, x.term[n], left);
         });
         rows::forward(mechanism_, x, backend_.executor, slots(), rest);
     }
