@@ -30,18 +30,27 @@ prepared_run prepare_unfused(problem const& p, operands<T> const& o, operand_sto
             [p, o, &store, bytes = unfused_scratch_bytes<T>(p)] { unfused_attention<T>(p, o, store.scratch(bytes)); }};
 }
 
+bool is_half_type(element type) { return type == element::bf16 || type == element::f16; }
 bool is_plain(problem const& p) { return p.bias == bias_kind::none && p.softcap == 0 && !p.alibi; }
 
 template <class T>
 prepared_run prepare(problem const& p, operands<T> const& o, operand_store& store) {
-    if (p.backend == "eigen") { return prepare_eigen(p, o, store); }
-    if (p.backend == "unfused") { return prepare_unfused(p, o, store); }
-    if (p.backend == "reference") { return softmax_reference(p, o, store); }
+    if constexpr (!is_half<T>) {
+        if (p.backend == "eigen") { return prepare_eigen(p, o, store); }
+        if (p.backend == "unfused") { return prepare_unfused(p, o, store); }
+        if (p.backend == "reference") { return softmax_reference(p, o, store); }
+    }
     if constexpr (std::is_same_v<T, float>) {
         if (p.isa == "avx2") { return softmax_avx2(p, o, store); }
         if (!is_plain(p)) { return softmax_scored(p, o, store); }
     }
     return softmax_plain(p, o, store);
+}
+
+// What bounds the products of an element type: elements of 16 bits are multiplied as floats, bf16 in pairs where the build can.
+std::string arithmetic_limit(element type) {
+    if (type == element::f64) { return "fma_f64"; }
+    return type == element::bf16 && native::bf16_dot().run != nullptr ? "bf16_dot" : "fma_f32";
 }
 
 template <class T>
@@ -51,7 +60,7 @@ timed_case case_of(problem const& p, std::shared_ptr<operand_store> const& store
     c.threads = p.threads;
     c.flops = flops(p);
     c.bytes = bytes(p);
-    c.limit = limit_name("fma_" + std::string(text_of(p.dtype)), p.threads, p.isa);
+    c.limit = limit_name(arithmetic_limit(p.dtype), p.threads, p.isa);
     auto const prepared = std::make_shared<prepared_run>();
     c.prepare = [=] {
         auto const o = store->of<T>(p);
@@ -90,6 +99,10 @@ void refuse_what_is_not_compiled(problem const& p) {
     if (!p.isa.empty() && p.backend != "cpu") { refuse("isa=" + p.isa + " goes with the cpu backend"); }
     if (p.threads > 1 && !has_teams()) { refuse("this build has no OpenMP, so one thread only"); }
     if (p.threads > 1 && p.backend == "reference") { refuse("the reference engine runs on one thread"); }
+    if (is_half_type(p.dtype)) {
+        if (p.backend != "cpu") { refuse("the backend " + p.backend + " is compiled for f32 and f64 here"); }
+        if (p.mask != mask_kind::full && p.mask != mask_kind::causal) { refuse("bf16 and f16 are compiled with mask=full and mask=causal here"); }
+    }
     if (auto const why = missing_engine(p); own && !why.empty()) { refuse(why); }
 }
 
@@ -98,7 +111,12 @@ void refuse_what_is_not_compiled(problem const& p) {
 timed_case case_for(problem const& p, std::shared_ptr<operand_store> const& store) {
     refuse_what_is_not_compiled(p);
     store->reserve(p);
-    return p.dtype == element::f32 ? case_of<float>(p, store) : case_of<double>(p, store);
+    switch (p.dtype) {
+    case element::f64: return case_of<double>(p, store);
+    case element::bf16: return case_of<bf16>(p, store);
+    case element::f16: return case_of<fp16>(p, store);
+    default: return case_of<float>(p, store);
+    }
 }
 
 case_group group_of(std::string title, std::vector<problem> const& problems, std::shared_ptr<operand_store> const& store,
@@ -115,7 +133,7 @@ case_group group_of(std::string title, std::vector<problem> const& problems, std
             skipped->push_back(e.what());
             continue;
         }
-        auto const fma = "fma_" + std::string(text_of(p.dtype));
+        auto const fma = arithmetic_limit(p.dtype);
         if (seen.insert(limit_name(fma, p.threads, p.isa)).second) limits.push_back(limit_case(fma, p.threads, p.isa));
         if (seen.insert(limit_name("read", p.threads)).second) limits.push_back(limit_case("read", p.threads));
     }
@@ -127,7 +145,7 @@ void add_backend_rivals(case_group& group) {
     for (auto& c : group.cases) {
         if (is_limit(c.name)) { continue; }
         auto p = parse_name(c.name);
-        if (p.backend != "cpu") { continue; }
+        if (p.backend != "cpu" || is_half_type(p.dtype)) { continue; }
         for (auto const* other : {"eigen", "unfused"}) {
             p.backend = other;
             c.rivals.push_back({std::string("vs_") + other, name_of(p)});

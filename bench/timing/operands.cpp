@@ -18,20 +18,21 @@ std::uint64_t random_word(std::uint64_t seed, std::uint64_t index) { // splitmix
 
 namespace {
 
-template <class T>
-void box_muller(std::span<T> values, std::uint64_t seed, std::uint64_t stream) {
+template <class Element>
+void box_muller(std::span<Element> values, std::uint64_t seed, std::uint64_t stream) {
+    using T = compute_t<Element>;
     auto const key = random_word(seed, stream);
     for (std::size_t i = 0; i < values.size(); i += 2) {
         auto const word = random_word(key, i / 2);
         auto const radius = std::sqrt(T(-2) * std::log((static_cast<T>(word >> 32) + T(1)) * T(0x1p-32)));
         auto const angle = static_cast<T>(word & 0xffffffffu) * T(0x1p-31) * std::numbers::pi_v<T>;
-        values[i] = radius * std::cos(angle);
-        if (i + 1 < values.size()) values[i + 1] = radius * std::sin(angle);
+        values[i] = static_cast<Element>(radius * std::cos(angle));
+        if (i + 1 < values.size()) values[i + 1] = static_cast<Element>(radius * std::sin(angle));
     }
 }
 
 template <class T>
-constexpr element element_of = std::is_same_v<T, float> ? element::f32 : element::f64;
+constexpr element element_of = std::is_same_v<T, float> ? element::f32 : std::is_same_v<T, double> ? element::f64 : std::is_same_v<T, bf16> ? element::bf16 : element::f16;
 
 std::size_t count(auto... extents) { return (static_cast<std::size_t>(extents) * ...); }
 
@@ -39,6 +40,8 @@ std::size_t count(auto... extents) { return (static_cast<std::size_t>(extents) *
 
 void fill_normal(std::span<float> values, std::uint64_t seed, std::uint64_t stream) { box_muller(values, seed, stream); }
 void fill_normal(std::span<double> values, std::uint64_t seed, std::uint64_t stream) { box_muller(values, seed, stream); }
+void fill_normal(std::span<bf16> values, std::uint64_t seed, std::uint64_t stream) { box_muller(values, seed, stream); }
+void fill_normal(std::span<fp16> values, std::uint64_t seed, std::uint64_t stream) { box_muller(values, seed, stream); }
 
 void raw_memory::allocate(std::size_t bytes) {
     data_.reset(static_cast<std::byte*>(::operator new[](std::max<std::size_t>(bytes, 1), std::align_val_t{4096}, std::nothrow)));
@@ -97,7 +100,9 @@ operands<T> operand_store::of(problem const& p) {
     o.v = filled<T>(v);
     o.out = reinterpret_cast<T*>(out_.data());
     if (p.bias != bias_kind::none) o.bias = filled<T>(bias);
-    if (p.alibi) o.slopes = slopes<T>(p.heads);
+    if constexpr (!is_half<T>) {
+        if (p.alibi) o.slopes = slopes<T>(p.heads);
+    }
     if (p.mask == mask_kind::document) {
         o.query_documents = documents(p.queries, p.documents);
         o.key_documents = documents(p.keys, p.documents);
@@ -107,6 +112,8 @@ operands<T> operand_store::of(problem const& p) {
 
 template operands<float> operand_store::of<float>(problem const&);
 template operands<double> operand_store::of<double>(problem const&);
+template operands<bf16> operand_store::of<bf16>(problem const&);
+template operands<fp16> operand_store::of<fp16>(problem const&);
 
 std::span<std::byte> operand_store::scratch(std::size_t bytes) {
     if (scratch_.data() == nullptr || scratch_.size() < bytes) scratch_.allocate(bytes);

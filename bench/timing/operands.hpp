@@ -5,6 +5,8 @@
 
 #include "problem.hpp"
 
+#include <heed/kernel/half.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -63,17 +65,19 @@ private:
     T const* slopes(std::int64_t heads);
 
     std::uint64_t seed_;
-    std::size_t elements_[2][roles] = {}; // by dtype
+    std::size_t elements_[element_types][roles] = {}; // by dtype
     std::size_t out_bytes_ = 0;
-    raw_memory inputs_[2][roles];
+    raw_memory inputs_[element_types][roles];
     raw_memory out_, scratch_;
     std::map<std::pair<std::int64_t, std::int64_t>, std::vector<std::int32_t>> documents_;
     std::map<std::pair<element, std::int64_t>, raw_memory> slopes_;
 };
 
-// count numbers of a standard normal distribution, the same for the same seed and stream.
+// count numbers of a standard normal distribution, the same for the same seed and stream; in 16 bits those of float, rounded.
 void fill_normal(std::span<float> values, std::uint64_t seed, std::uint64_t stream);
 void fill_normal(std::span<double> values, std::uint64_t seed, std::uint64_t stream);
+void fill_normal(std::span<bf16> values, std::uint64_t seed, std::uint64_t stream);
+void fill_normal(std::span<fp16> values, std::uint64_t seed, std::uint64_t stream);
 
 std::uint64_t random_word(std::uint64_t seed, std::uint64_t index); // counter-based
 

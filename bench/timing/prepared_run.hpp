@@ -20,6 +20,10 @@ struct prepared_run {
 prepared_run softmax_plain(problem const& p, operands<float> const& o, operand_store& store);
 prepared_run softmax_plain(problem const& p, operands<double> const& o, operand_store& store);
 
+// The patterns full and causal alone.
+prepared_run softmax_plain(problem const& p, operands<bf16> const& o, operand_store& store);
+prepared_run softmax_plain(problem const& p, operands<fp16> const& o, operand_store& store);
+
 // One of bias, softcap and alibi, with the patterns full and causal.
 prepared_run softmax_scored(problem const& p, operands<float> const& o, operand_store& store);
 

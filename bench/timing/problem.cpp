@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::array<std::pair<std::string_view, mask_kind>, 4> masks{
     {{"full", mask_kind::full}, {"causal", mask_kind::causal}, {"window", mask_kind::window}, {"document", mask_kind::document}}};
+constexpr std::array<std::pair<std::string_view, element>, element_types> dtypes{
+    {{"f32", element::f32}, {"f64", element::f64}, {"bf16", element::bf16}, {"f16", element::f16}}};
 constexpr std::array<std::pair<std::string_view, bias_kind>, 3> biases{
     {{"none", bias_kind::none}, {"row", bias_kind::row}, {"full", bias_kind::full}}};
 
@@ -23,14 +25,15 @@ std::string text_in(Table const& table, typename Table::value_type::second_type 
     return {};
 }
 
+// option: what the user wrote before the value, "--set mask=".
 template <class Table>
-auto value_in(Table const& table, std::string const& key, std::string const& text) {
+auto value_in(Table const& table, std::string const& option, std::string_view text) {
     std::vector<std::string> known;
     for (auto const& [name, entry] : table) {
         if (name == text) return entry;
         known.emplace_back(name);
     }
-    throw usage_error("--set " + key + "=" + text + ": use " + join(known, ", "));
+    throw usage_error(option + std::string(text) + ": use " + join(known, ", "));
 }
 
 settings settings_of(problem const& p) {
@@ -49,17 +52,11 @@ settings settings_of(problem const& p) {
 
 } // namespace
 
-std::size_t bytes_of(element type) { return type == element::f32 ? 4 : 8; }
+std::size_t bytes_of(element type) { return type == element::f32 ? 4 : type == element::f64 ? 8 : 2; }
 
-std::string_view text_of(element type) { return type == element::f32 ? "f32" : "f64"; }
+std::string_view text_of(element type) { return dtypes[static_cast<std::size_t>(type)].first; }
 
-element parse_element(std::string_view text) {
-    if (text == "f32") return element::f32;
-    if (text == "f64") return element::f64;
-    if (text == "bf16" || text == "f16")
-        throw unsupported_error("--dtype " + std::string(text) + ": this build has kernels for f32 and f64 only");
-    throw usage_error("--dtype " + std::string(text) + ": use f32 or f64");
-}
+element parse_element(std::string_view text) { return value_in(dtypes, "--dtype ", text); }
 
 std::string name_of(problem const& p) {
     std::string name = p.mechanism + '/' + p.verb + '/' + std::string(text_of(p.dtype));
@@ -101,9 +98,9 @@ namespace {
 
 void apply_one(problem& p, std::string const& key, std::string const& value) {
     if (key == "mask") {
-        p.mask = value_in(masks, key, value);
+        p.mask = value_in(masks, "--set mask=", value);
     } else if (key == "bias") {
-        p.bias = value_in(biases, key, value);
+        p.bias = value_in(biases, "--set bias=", value);
     } else if (key == "window") {
         p.window = parse_size(value);
     } else if (key == "documents") {

@@ -13,7 +13,8 @@ namespace heed::bench {
 
 enum class mask_kind { full, causal, window, document };
 enum class bias_kind { none, row, full };
-enum class element { f32, f64 };
+enum class element { f32, f64, bf16, f16 };
+constexpr int element_types = 4;
 
 struct problem {
     std::string mechanism = "softmax";
@@ -50,7 +51,7 @@ void check(problem const& p); // usage_error for shapes that mean nothing
 
 std::size_t bytes_of(element type);
 std::string_view text_of(element type);
-element parse_element(std::string_view text);
+element parse_element(std::string_view text); // throws usage_error
 
 // Position p of a sequence of `length` belongs to document document_of(p, length, documents).
 std::int64_t document_of(std::int64_t position, std::int64_t length, std::int64_t documents);

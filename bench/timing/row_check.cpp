@@ -3,6 +3,8 @@
 
 #include "pair_count.hpp"
 
+#include <heed/kernel/bf16_dot.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -37,20 +39,36 @@ double score(problem const& p, operands<T> const& o, position at, std::int64_t k
     auto const* const q = o.q + ((at.batch * p.heads + at.head) * p.queries + at.query) * p.dim;
     auto const* const k = o.k + ((at.batch * p.kv_heads + kv_head) * p.keys + key) * p.dim;
     double s = 0;
-    for (std::int64_t x = 0; x < p.dim; ++x) s += double{q[x]} * double{k[x]};
+    for (std::int64_t x = 0; x < p.dim; ++x) s += static_cast<double>(q[x]) * static_cast<double>(k[x]);
     s /= std::sqrt(static_cast<double>(p.dim));
     if (p.softcap != 0) s = p.softcap * std::tanh(s / p.softcap);
-    if (p.alibi) s -= double{o.slopes[at.head]} * static_cast<double>(std::abs(at.query + p.keys - p.queries - key));
-    if (p.bias == bias_kind::row) s += double{o.bias[key]};
-    if (p.bias == bias_kind::full) s += double{o.bias[(at.head * p.queries + at.query) * p.keys + key]};
+    if (p.alibi) s -= static_cast<double>(o.slopes[at.head]) * static_cast<double>(std::abs(at.query + p.keys - p.queries - key));
+    if (p.bias == bias_kind::row) s += static_cast<double>(o.bias[key]);
+    if (p.bias == bias_kind::full) s += static_cast<double>(o.bias[(at.head * p.queries + at.query) * p.keys + key]);
     return s;
+}
+
+template <class T>
+constexpr double relative_rounding() {
+    return static_cast<double>(std::numeric_limits<compute_t<T>>::epsilon());
+}
+// Of 16-bit elements: half a step of the output, and of the weights where products take pairs of bf16.
+template <class T>
+double storage_rounding(double value, double magnitude) {
+    if constexpr (is_half<T>) {
+        double const least = std::is_same_v<T, fp16> ? 0x1p-14 : 0x1p-126;
+        double const step = std::ldexp(std::max(std::abs(value), least), -T::digits);
+        return step + (std::is_same_v<T, bf16> && has_bf16_dot<native_arch> ? 0x1p-9 * magnitude : 0.0);
+    } else {
+        return 0;
+    }
 }
 
 } // namespace
 
 template <class T>
 void poison(problem const& p, operands<T> const& o) {
-    std::fill_n(o.out, p.batch * p.heads * p.queries * p.dim_v, std::numeric_limits<T>::quiet_NaN());
+    std::fill_n(o.out, p.batch * p.heads * p.queries * p.dim_v, static_cast<T>(std::numeric_limits<compute_t<T>>::quiet_NaN()));
 }
 
 template <class T>
@@ -86,8 +104,8 @@ std::string check_rows(problem const& p, operands<T> const& o, std::uint64_t see
             auto const* const v = o.v + ((at.batch * p.kv_heads + kv_head) * p.keys + j) * p.dim_v;
             total += weight;
             for (std::size_t x = 0; x < expected.size(); ++x) {
-                expected[x] += weight * double{v[x]};
-                magnitude[x] += weight * std::abs(double{v[x]});
+                expected[x] += weight * static_cast<double>(v[x]);
+                magnitude[x] += weight * std::abs(static_cast<double>(v[x]));
             }
         }
         // Rounding of the scores, of the sums over d and over the keys; a random walk over the keys, with room.
@@ -95,14 +113,14 @@ std::string check_rows(problem const& p, operands<T> const& o, std::uint64_t see
         auto const* const got = o.out + ((at.batch * p.heads + at.head) * p.queries + at.query) * p.dim_v;
         for (std::size_t x = 0; x < expected.size(); ++x) {
             auto const want = attended == 0 ? 0.0 : expected[x] / total;
-            auto const allowed = attended == 0 ? 0.0 : double{std::numeric_limits<T>::epsilon()} * steps * magnitude[x] / total;
-            if (!(std::abs(double{got[x]} - want) <= allowed))
-                return sentence(at, static_cast<std::int64_t>(x), "got ", got[x], ", expected ", want, " within ", allowed);
+            auto const allowed = attended == 0 ? 0.0 : relative_rounding<T>() * steps * magnitude[x] / total + storage_rounding<T>(want, magnitude[x] / total);
+            auto const have = static_cast<double>(got[x]);
+            if (!(std::abs(have - want) <= allowed)) return sentence(at, static_cast<std::int64_t>(x), "got ", have, ", expected ", want, " within ", allowed);
         }
     }
 
     for (std::int64_t i = 0; i < p.batch * p.heads * p.queries * p.dim_v; ++i)
-        if (std::isnan(o.out[i])) {
+        if (std::isnan(static_cast<double>(o.out[i]))) {
             auto const row = i / p.dim_v;
             return sentence({row / p.queries / p.heads, row / p.queries % p.heads, row % p.queries}, i % p.dim_v, "NaN, or never written");
         }
@@ -111,7 +129,11 @@ std::string check_rows(problem const& p, operands<T> const& o, std::uint64_t see
 
 template void poison(problem const&, operands<float> const&);
 template void poison(problem const&, operands<double> const&);
+template void poison(problem const&, operands<bf16> const&);
+template void poison(problem const&, operands<fp16> const&);
 template std::string check_rows(problem const&, operands<float> const&, std::uint64_t);
 template std::string check_rows(problem const&, operands<double> const&, std::uint64_t);
+template std::string check_rows(problem const&, operands<bf16> const&, std::uint64_t);
+template std::string check_rows(problem const&, operands<fp16> const&, std::uint64_t);
 
 } // namespace heed::bench

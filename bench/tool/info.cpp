@@ -52,6 +52,7 @@ void print_info(std::ostream& out) {
     using mechanism = decltype(softmax_attention());
     line("engines", std::string(forward_engine<mechanism, float, cpu<>>::name) + ", " +
                         std::string(forward_engine<mechanism, float, reference<>>::name));
+    line("dtypes", "f32, f64, bf16, f16 (the last two computed in f32" + std::string(has_bf16_dot<native_arch> ? ", bf16 in products of pairs)" : ")"));
     line("executors", executors());
     line("threads", std::to_string(std::thread::hardware_concurrency()));
     line("gpu", "none (built without CUDA)");

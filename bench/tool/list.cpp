@@ -29,7 +29,7 @@ constexpr std::array catalog{
 };
 
 constexpr std::array<std::string_view, 2> backends{"cpu", "reference"};
-constexpr std::array<std::string_view, 2> dtypes{"f32", "f64"};
+constexpr std::array<std::string_view, 4> dtypes{"f32", "f64", "bf16", "f16"};
 
 // The verbs of a catalog line: words, however they are separated there.
 std::vector<std::string> words(std::string_view text) {

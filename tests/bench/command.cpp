@@ -60,6 +60,14 @@ TEST_CASE("bench: every backend computes awkward shapes rightly") {
     CHECK(result.out.find("FAILED") == std::string::npos);
 }
 
+TEST_CASE("bench: elements of 16 bits") {
+    auto const result = bench("--heads 4 --kv-heads 2 --batch 2 --seq 1,37 --kv-seq 5,61 --dim 7 --dim-v 9 --dtype bf16,f16 --set mask=full,causal --threads 2");
+    INFO(result.out << result.error);
+    CHECK(result.status == 0);
+    CHECK(result.out.find("FAILED") == std::string::npos);
+    CHECK(result.out.find("limit/fma_f32/2") != std::string::npos);
+}
+
 TEST_CASE("bench: scores with more in them") {
     for (auto const* set : {"bias=row,full", "softcap=2", "alibi=1"}) {
         auto const result =
@@ -142,7 +150,7 @@ TEST_CASE("bench: the limits alone") {
 
 TEST_CASE("bench: exit 3 and a sentence for what this build cannot time") {
     for (auto const* arguments :
-         {"--backward", "--decode", "--dtype bf16", "--dtype f16", "--backend cuda", "--mechanism tropical", "--set temperature=2",
+         {"--backward", "--decode", "--dtype bf16 --set window=8", "--dtype f16 --backend reference", "--backend cuda", "--mechanism tropical", "--set temperature=2",
           "--set softcap=3 --set alibi=1", "--backend reference --threads 2", "--set isa=sse4.2"}) {
         auto const result = bench(arguments);
         INFO(arguments << '\n' << result.error);

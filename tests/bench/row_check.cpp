@@ -24,21 +24,21 @@ void attend(problem const& p, operands<T> const& o) {
             for (std::int64_t j = 0; j < p.keys; ++j) {
                 double s = 0;
                 for (std::int64_t c = 0; c < p.dim; ++c) {
-                    s += double{o.q[(unit * p.queries + i) * p.dim + c]} * double{o.k[(kv * p.keys + j) * p.dim + c]};
+                    s += static_cast<double>(o.q[(unit * p.queries + i) * p.dim + c]) * static_cast<double>(o.k[(kv * p.keys + j) * p.dim + c]);
                 }
                 s /= std::sqrt(static_cast<double>(p.dim));
                 if (p.softcap != 0) { s = p.softcap * std::tanh(s / p.softcap); }
-                if (p.alibi) { s -= double{o.slopes[head]} * std::abs(static_cast<double>(i + p.keys - p.queries - j)); }
-                if (p.bias == bias_kind::row) { s += double{o.bias[j]}; }
-                if (p.bias == bias_kind::full) { s += double{o.bias[(head * p.queries + i) * p.keys + j]}; }
+                if (p.alibi) { s -= static_cast<double>(o.slopes[head]) * std::abs(static_cast<double>(i + p.keys - p.queries - j)); }
+                if (p.bias == bias_kind::row) { s += static_cast<double>(o.bias[j]); }
+                if (p.bias == bias_kind::full) { s += static_cast<double>(o.bias[(head * p.queries + i) * p.keys + j]); }
                 total += weight[static_cast<std::size_t>(j)] = attends(p, i, j) ? std::exp(s) : 0;
             }
             for (std::int64_t e = 0; e < p.dim_v; ++e) {
                 double sum = 0;
                 for (std::int64_t j = 0; j < p.keys; ++j) {
-                    sum += weight[static_cast<std::size_t>(j)] * double{o.v[(kv * p.keys + j) * p.dim_v + e]};
+                    sum += weight[static_cast<std::size_t>(j)] * static_cast<double>(o.v[(kv * p.keys + j) * p.dim_v + e]);
                 }
-                o.out[(unit * p.queries + i) * p.dim_v + e] = total == 0 ? T(0) : static_cast<T>(sum / total);
+                o.out[(unit * p.queries + i) * p.dim_v + e] = static_cast<T>(total == 0 ? 0.0 : sum / total);
             }
         }
     }
@@ -58,7 +58,7 @@ problem small() {
 
 template <class T>
 void check_right_and_wrong(problem p) {
-    p.dtype = sizeof(T) == 4 ? element::f32 : element::f64;
+    p.dtype = std::is_same_v<T, float> ? element::f32 : std::is_same_v<T, double> ? element::f64 : std::is_same_v<T, heed::bf16> ? element::bf16 : element::f16;
     INFO(name_of(p));
     operand_store store(11);
     store.reserve(p);
@@ -69,12 +69,12 @@ void check_right_and_wrong(problem p) {
     attend(p, o);
     CHECK(check_rows(p, o, 1) == "");
 
-    o.out[size - 1] += T(1e-3); // the last row is always sampled
+    o.out[size - 1] = static_cast<T>(static_cast<double>(o.out[size - 1]) + (sizeof(T) == 2 ? 0.1 : 1e-3)); // the last row is always sampled
     CHECK_THAT(check_rows(p, o, 1), heed_test::contains("row batch 1, head 3, query 8, feature 2"));
     attend(p, o);
     for (std::int64_t i = 0; i < size; ++i) { // a row never written is found wherever it is
         auto const kept = o.out[i];
-        o.out[i] = std::numeric_limits<T>::quiet_NaN();
+        o.out[i] = static_cast<T>(std::numeric_limits<heed::compute_t<T>>::quiet_NaN());
         CHECK(check_rows(p, o, 1) != "");
         o.out[i] = kept;
     }
@@ -91,6 +91,8 @@ TEST_CASE("row check: right passes, wrong and unwritten fail, for every mask and
         check_right_and_wrong<float>(p);
         check_right_and_wrong<double>(p);
     }
+    check_right_and_wrong<heed::bf16>(small());
+    check_right_and_wrong<heed::fp16>(small());
     for (int stage = 0; stage < 4; ++stage) {
         auto p = small();
         p.softcap = stage == 0 ? 1.5 : 0;
