@@ -67,7 +67,8 @@ HEED_HD float from_fp16(std::uint16_t h) {
 // Storage only: no arithmetic, conversions are explicit.
 struct bf16 {
     std::uint16_t bits;
-    static constexpr int digits = 8; // of the significand, as in numeric_limits
+    static constexpr int digits = 8;      // of the significand, as in numeric_limits
+    static constexpr int dlpack_code = 4; // kDLBfloat
 
     bf16() = default;
     HEED_HD explicit bf16(float x) : bits(detail::to_bf16(x)) {}
@@ -78,6 +79,7 @@ struct bf16 {
 struct fp16 {
     std::uint16_t bits;
     static constexpr int digits = 11;
+    static constexpr int dlpack_code = 2; // kDLFloat
 
     fp16() = default;
     HEED_HD explicit fp16(float x) : bits(detail::to_fp16(x)) {}

@@ -13,7 +13,10 @@ namespace heed {
 // A view of a DLTensor's memory. Throws shape_error if the rank is over 4, the type is not T, or the memory is not the CPU's.
 template <class T>
 HEED_INLINE tensor_view<T> dlpack_view(DLTensor const& t) {
-    constexpr int code = std::is_floating_point_v<T> ? kDLFloat : std::is_signed_v<T> ? kDLInt : kDLUInt;
+    constexpr int code = [] {
+        if constexpr (requires { T::dlpack_code; }) { return static_cast<int>(T::dlpack_code); } // a storage type
+        return static_cast<int>(std::is_floating_point_v<T> ? kDLFloat : std::is_signed_v<T> ? kDLInt : kDLUInt);
+    }();
     if (t.ndim > 4) { HEED_THROW(shape_error(sentence("heed: a DLPack tensor has rank ", t.ndim, "; at most 4 axes are batch, head, sequence, feature"))); }
     if (t.dtype.code != code || t.dtype.bits != sizeof(T) * 8 || t.dtype.lanes != 1) {
         HEED_THROW(shape_error(sentence("heed: a DLPack tensor has type code ", int(t.dtype.code), " with ", int(t.dtype.bits), " bits; the view asked for has ", code, " with ",
