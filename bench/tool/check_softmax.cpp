@@ -7,9 +7,8 @@
 #include "softmax_kernels.hpp"
 #include "softmax_problem.hpp"
 
-#include <heed/front/rotate.hpp>
-
 #include <heed/front/merge.hpp>
+#include <heed/front/rotate.hpp>
 
 #include <algorithm>
 #include <array>
@@ -347,6 +346,14 @@ struct packed {
     }
 };
 
+// One query per sequence against a cache.
+struct one_query {
+    template <class T>
+    static void run(case_io<T>& io) {
+        kernels::decode(plain_problem(io));
+    }
+};
+
 // One query per sequence, q [1,S,H,d], against packed keys [1,M,G,d]; with sinks and without.
 struct packed_decode {
     template <class T>
@@ -364,10 +371,10 @@ struct packed_decode {
         problem.lse = per_row(io.scratch(S * H), S, H, 1);
         problem.scale = scale_of(io);
         problem.out = {io.make("out_nosink", "uSHe"), {S, H, 1, io['e']}};
-        attend(problem);
+        kernels::decode(problem);
         problem.out = {io.make("out", "uSHe"), {S, H, 1, io['e']}};
         problem.sinks = per_head(io.reals("sinks", "H").data, H);
-        attend(problem);
+        kernels::decode(problem);
     }
 };
 
@@ -425,7 +432,7 @@ constexpr std::array softmax_cases{
     wire<plain<causal>>("causal_more_queries"),
     wire<plain<causal>>("causal_square"),
     wire<plain<mask_kind::causal_top_left>>("causal_top_left"),
-    wire<plain<full>>("decode_one_query"),
+    wire<one_query>("decode_one_query"),
     wire<packed_decode>("decode_packed_sink"),
     wire<documents_causal>("document_mask"),
     wire<forgetting_gate>("forgetting_gate"),

@@ -39,6 +39,10 @@ void softcap_window(softmax_problem<T> const& p);
 template <class T>
 void forgetting_window(softmax_problem<T> const& p);
 
+// softmax_kernels_decode.cpp: k and v through a cache; full, with sinks or without
+template <class T>
+void decode(softmax_problem<T> const& p);
+
 // softmax_kernels_general.cpp
 template <class T>
 void sink_window(softmax_problem<T> const& p);
