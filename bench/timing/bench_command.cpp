@@ -46,11 +46,11 @@ void add_bench(CLI::App& app, int& exit_code) {
     command->add_option("--kv-seq", o.kv_seq, "Key lengths (default: as --seq)");
     command->add_option("--dim", o.dim, "Head dimensions of queries and keys")->capture_default_str();
     command->add_option("--dim-v", o.dim_v, "Head dimensions of values (default: as --dim)");
-    command->add_option("--dtype", o.dtype, "f32, f64, bf16, f16")->capture_default_str();
+    command->add_option("--dtype", o.dtype, "f32, f64, bf16, f16; with --decode the cache's: f32, bf16, f16, int8, f8")->capture_default_str();
     command->add_option("--threads", o.threads, "Thread counts")->capture_default_str();
     command->add_option("--backend", o.backend, "cpu, reference, unfused, eigen")->capture_default_str();
     auto* const backward = command->add_flag("--backward", o.backward, "Time the gradients");
-    command->add_flag("--decode", o.decode, "Time one-token steps")->excludes(backward);
+    command->add_flag("--decode", o.decode, "Time one-token steps against caches of --seq tokens; --set layout=paged|ring, page, tokens")->excludes(backward);
     command->add_flag("--verify,!--no-verify", o.verify, "Check sampled rows of what was timed (on by default)");
     auto* const repetitions =
         command->add_option("--repetitions", o.repetitions, "Repetitions of every row, interleaved")->check(CLI::Range(1, 1000));

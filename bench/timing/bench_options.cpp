@@ -9,7 +9,6 @@ namespace {
 
 void refuse_what_is_not_built(bench_options const& o) {
     if (o.backward) throw unsupported_error("--backward: this build has no gradients to time");
-    if (o.decode) throw unsupported_error("--decode: this build has no decode step to time");
 }
 
 std::string checked_backend(std::string const& name) {
@@ -22,6 +21,17 @@ std::string checked_backend(std::string const& name) {
 // The sizes of an option, or the one value it follows when it was not given.
 std::vector<std::int64_t> sizes_or(std::string const& text, std::int64_t followed) {
     return text.empty() ? std::vector{followed} : parse_sizes(text);
+}
+
+// --decode: --kv-seq or --seq is the length of the cache, the setting tokens=n how many of its last tokens are new (1).
+void set_step(problem& p, settings& chosen) {
+    p.verb = "decode";
+    p.queries = 1;
+    if (auto const tokens = chosen.find("tokens"); tokens != chosen.end()) {
+        p.queries = parse_size(tokens->second);
+        chosen.erase(tokens);
+    }
+    if (auto const layout = chosen.find("layout"); layout != chosen.end() && layout->second == "contiguous") chosen.erase(layout); // the usual one
 }
 
 } // namespace
@@ -66,7 +76,9 @@ std::vector<problem> problems_of(bench_options const& o) {
                                                     p.keys = kv_seq;
                                                     p.dim = dim;
                                                     p.dim_v = dim_v;
-                                                    apply_settings(chosen, p);
+                                                    auto rest = chosen;
+                                                    if (o.decode) set_step(p, rest);
+                                                    apply_settings(rest, p);
                                                     p.backend = backend;
                                                     check(p);
                                                     problems.push_back(p);
@@ -87,6 +99,7 @@ std::string repeat_line(bench_options const& o) {
     };
     if (o.quick) line += " --quick";
     if (o.gates) line += " --gates";
+    if (o.decode) line += " --decode";
     add("mechanism", o.mechanism, plain.mechanism);
     for (auto const& assignment : o.set) line += " --set " + assignment;
     add("batch", o.batch, plain.batch);

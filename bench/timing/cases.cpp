@@ -3,6 +3,7 @@
 
 #include "../baselines/eigen.hpp"
 #include "../baselines/unfused.hpp"
+#include "decode_case.hpp"
 #include "limit.hpp"
 #include "pair_count.hpp"
 #include "prepared_run.hpp"
@@ -95,6 +96,7 @@ void refuse_what_is_not_compiled(problem const& p) {
     auto const refuse = [&](std::string const& why) { throw unsupported_error(name_of(p) + ": " + why); };
     bool const own = p.backend == "cpu" || p.backend == "reference";
     if (p.mechanism != "softmax") { refuse("heed bench times the mechanism softmax only"); }
+    if (p.dtype == element::int8 || p.dtype == element::f8) { refuse("one-byte elements are for caches: --decode"); }
     if (!p.extra.empty()) { refuse("softmax has no setting '" + p.extra.begin()->first + "'"); }
     if (!p.isa.empty() && p.backend != "cpu") { refuse("isa=" + p.isa + " goes with the cpu backend"); }
     if (p.threads > 1 && !has_teams()) { refuse("this build has no OpenMP, so one thread only"); }
@@ -109,6 +111,7 @@ void refuse_what_is_not_compiled(problem const& p) {
 } // namespace
 
 timed_case case_for(problem const& p, std::shared_ptr<operand_store> const& store) {
+    if (p.verb == "decode") { return decode_case(p, store->seed()); }
     refuse_what_is_not_compiled(p);
     store->reserve(p);
     switch (p.dtype) {
@@ -134,7 +137,7 @@ case_group group_of(std::string title, std::vector<problem> const& problems, std
             continue;
         }
         auto const fma = arithmetic_limit(p.dtype);
-        if (seen.insert(limit_name(fma, p.threads, p.isa)).second) limits.push_back(limit_case(fma, p.threads, p.isa));
+        if (p.verb != "decode" && seen.insert(limit_name(fma, p.threads, p.isa)).second) limits.push_back(limit_case(fma, p.threads, p.isa));
         if (seen.insert(limit_name("read", p.threads)).second) limits.push_back(limit_case("read", p.threads));
     }
     std::move(limits.begin(), limits.end(), std::back_inserter(group.cases));
@@ -145,7 +148,7 @@ void add_backend_rivals(case_group& group) {
     for (auto& c : group.cases) {
         if (is_limit(c.name)) { continue; }
         auto p = parse_name(c.name);
-        if (p.backend != "cpu" || is_half_type(p.dtype)) { continue; }
+        if (p.backend != "cpu" || p.verb != "forward" || is_half_type(p.dtype)) { continue; }
         for (auto const* other : {"eigen", "unfused"}) {
             p.backend = other;
             c.rivals.push_back({std::string("vs_") + other, name_of(p)});

@@ -22,6 +22,8 @@ problem square(std::int64_t n, std::int64_t d, mask_kind mask = mask_kind::full)
 
 std::string label(problem const& p) {
     auto text = "d=" + std::to_string(p.dim) + ", N=" + std::to_string(p.queries);
+    if (p.verb == "decode") text = std::string(text_of(p.dtype)) + ", M=" + std::to_string(p.keys);
+    if (auto const layout = p.extra.find("layout"); layout != p.extra.end()) text += ", " + layout->second;
     if (p.mask == mask_kind::causal) text += ", causal";
     if (p.threads != 1) text += ", " + std::to_string(p.threads) + " threads";
     return text;
@@ -169,6 +171,29 @@ gate_group avx2_build() {
 
 bool is_pair(gate const& g) { return g.measure != measure_of::peak && g.measure != measure_of::scaling; }
 
+gate_group decode_steps(int threads, std::int64_t keys) {
+    builder b("one-token decode, 32 query heads over 8, d = 128, share of a pure read of its bytes");
+    auto const step = [&](element dtype) {
+        problem p = square(keys, 128);
+        p.verb = "decode";
+        p.queries = 1;
+        p.heads = 32;
+        p.threads = threads;
+        p.dtype = dtype;
+        return p;
+    };
+    bool const one = threads == 1;
+    b.peak(step(element::f32), one ? 0.62 : 0.85, one ? 0.80 : 0.92);
+    for (auto dtype : {element::bf16, element::f16}) b.peak(step(dtype), one ? 0.70 : 0.85, one ? 0.85 : 0.92);
+    b.peak(step(element::int8), one ? 0.45 : 0.70, one ? 0.60 : 0.85);
+    for (auto dtype : {element::f32, element::bf16}) {
+        auto paged = step(dtype);
+        paged.extra["layout"] = "paged";
+        b.against(label(paged) + " over contiguous", measure_of::rate, paged, step(dtype), 0.95, 0.99);
+    }
+    return b.finish();
+}
+
 double value_of(gate const& g, row const& own, row const& other) {
     switch (g.measure) {
     case measure_of::peak:
@@ -195,6 +220,9 @@ std::vector<gate_group> gate_groups(int cpus) {
     std::vector<gate_group> groups{one_thread(), causal_pairs()};
     if (cpus >= 2) groups.push_back(two_threads());
     for (auto group : {odd_sizes, windows, compiled_in, lengths, eigen, avx2_build}) groups.push_back(group());
+    for (int threads : {1, 2})
+        for (std::int64_t keys : {8192, 65536})
+            if (threads <= cpus) groups.push_back(decode_steps(threads, keys));
     return groups;
 }
 

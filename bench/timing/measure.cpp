@@ -28,8 +28,8 @@ public:
     repeated_case(timed_case const& c, measure_settings const& how) : case_(c), how_(how) {}
 
     void meet(std::map<std::string, repeated_case*> const& group) {
-        auto const find = [&](std::string const& counter, std::string const& name, bool by_flops) {
-            if (auto const found = group.find(name); found != group.end()) peers_.push_back({counter, found->second, by_flops});
+        auto const find = [&](std::string const& counter, std::string const& name, bool by_rate) {
+            if (auto const found = group.find(name); found != group.end()) peers_.push_back({counter, found->second, by_rate});
         };
         find("of_peak", case_.limit, true);
         for (auto const& r : case_.rivals) find(r.counter, r.name, false);
@@ -48,8 +48,11 @@ private:
     struct known_peer {
         std::string counter;
         repeated_case* row;
-        bool by_flops; // rates are compared, not times
+        bool by_rate; // what is compared; else times
     };
+
+    // Work of a call as a multiple of the limit's: operations, or bytes where the limit has none.
+    double share_of(timed_case const& limit) const { return limit.flops > 0 ? case_.flops / limit.flops : case_.bytes / limit.bytes; }
 
     // Memory in place, one call made and looked at.
     bool ready() {
@@ -69,7 +72,7 @@ private:
     brackets with_peers() {
         std::vector<peer> peers;
         for (auto const& p : peers_)
-            if (p.row->ready()) peers.push_back({p.counter, p.row->case_.run, p.by_flops ? case_.flops / p.row->case_.flops : 1});
+            if (p.row->ready()) peers.push_back({p.counter, p.row->case_.run, p.by_rate ? share_of(p.row->case_) : 1});
         return {how_.clock, case_.threads, one_call_, std::move(peers)};
     }
 
@@ -190,6 +193,8 @@ measurement measure(std::vector<case_group> const& groups, measure_settings cons
     for (auto const& group : groups) {
         if (how.progress && !group.title.empty()) std::fprintf(stderr, "\r\033[K%s\n", group.title.c_str());
         auto runs = measure_group(group, how);
+        for (auto const& c : group.cases)
+            if (c.release) c.release();
         for (auto& r : runs) {
             auto const [place, fresh] = families.try_emplace(r.run_name.function_name, family);
             family += fresh ? 1 : 0;

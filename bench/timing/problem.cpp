@@ -14,7 +14,7 @@ namespace {
 constexpr std::array<std::pair<std::string_view, mask_kind>, 4> masks{
     {{"full", mask_kind::full}, {"causal", mask_kind::causal}, {"window", mask_kind::window}, {"document", mask_kind::document}}};
 constexpr std::array<std::pair<std::string_view, element>, element_types> dtypes{
-    {{"f32", element::f32}, {"f64", element::f64}, {"bf16", element::bf16}, {"f16", element::f16}}};
+    {{"f32", element::f32}, {"f64", element::f64}, {"bf16", element::bf16}, {"f16", element::f16}, {"int8", element::int8}, {"f8", element::f8}}};
 constexpr std::array<std::pair<std::string_view, bias_kind>, 3> biases{
     {{"none", bias_kind::none}, {"row", bias_kind::row}, {"full", bias_kind::full}}};
 
@@ -52,7 +52,10 @@ settings settings_of(problem const& p) {
 
 } // namespace
 
-std::size_t bytes_of(element type) { return type == element::f32 ? 4 : type == element::f64 ? 8 : 2; }
+std::size_t bytes_of(element type) {
+    constexpr std::array<std::size_t, element_types> bytes{4, 8, 2, 2, 1, 1};
+    return bytes[static_cast<std::size_t>(type)];
+}
 
 std::string_view text_of(element type) { return dtypes[static_cast<std::size_t>(type)].first; }
 

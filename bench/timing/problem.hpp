@@ -13,8 +13,8 @@ namespace heed::bench {
 
 enum class mask_kind { full, causal, window, document };
 enum class bias_kind { none, row, full };
-enum class element { f32, f64, bf16, f16 };
-constexpr int element_types = 4;
+enum class element { f32, f64, bf16, f16, int8, f8 }; // f8: e4m3; bytes are caches' only
+constexpr int element_types = 6;
 
 struct problem {
     std::string mechanism = "softmax";

@@ -21,6 +21,7 @@ struct timed_case {
     std::vector<rival> rivals;            // rows of the same group, for as many threads
     std::function<std::string()> prepare; // once, before the first call; returns what will run: engine and tile, or words
     std::function<void()> run;            // the timed call
+    std::function<void()> release;        // after the last call of the group: memory of the row's own; may be empty
     std::function<std::string()> verify;  // a sentence when the result of run() is wrong; may be empty
 };
 

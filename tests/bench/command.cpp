@@ -140,6 +140,15 @@ TEST_CASE("bench: the report is a file of its own") {
     CHECK(html.find("<script") == std::string::npos);
 }
 
+TEST_CASE("bench: decode computes awkward shapes rightly, for every element and layout") {
+    auto const result = bench("--decode --heads 6 --kv-heads 2 --batch 2 --seq 5,61 --dim 7 --dim-v 9 --dtype f32,bf16,f16,int8,f8 --set mask=window,causal "
+                              "--set window=3 --set tokens=1,3 --set layout=contiguous,paged --set page=4");
+    INFO(result.out << result.error);
+    CHECK(result.status == 0);
+    CHECK(result.out.find("FAILED") == std::string::npos);
+    CHECK(bench("--decode --seq 40 --heads 2 --dim 5 --set mask=window --set window=7 --set layout=ring --json -").status == 0);
+}
+
 TEST_CASE("bench: the limits alone") {
     auto const result = bench("--mechanism limit");
     CHECK(result.status == 0);
@@ -150,7 +159,7 @@ TEST_CASE("bench: the limits alone") {
 
 TEST_CASE("bench: exit 3 and a sentence for what this build cannot time") {
     for (auto const* arguments :
-         {"--backward", "--decode", "--dtype bf16 --set window=8", "--dtype f16 --backend reference", "--backend cuda", "--mechanism tropical", "--set temperature=2",
+         {"--backward", "--decode --dtype f64", "--decode --set layout=ring", "--dtype int8", "--dtype bf16 --set window=8", "--dtype f16 --backend reference", "--backend cuda", "--mechanism tropical", "--set temperature=2",
           "--set softcap=3 --set alibi=1", "--backend reference --threads 2", "--set isa=sse4.2"}) {
         auto const result = bench(arguments);
         INFO(arguments << '\n' << result.error);

@@ -2,6 +2,7 @@
 #include <support/catch.hpp>
 
 #include <timing/bench_options.hpp>
+#include <timing/decode_case.hpp>
 #include <timing/pair_count.hpp>
 #include <timing/problem.hpp>
 
@@ -85,9 +86,8 @@ TEST_CASE("what this build does not time is unsupported, what makes no sense is 
         return problems_of(o);
     };
     CHECK_THROWS_AS(with([](auto& o) { o.backward = true; }), unsupported_error);
-    CHECK_THROWS_AS(with([](auto& o) { o.decode = true; }), unsupported_error);
     CHECK_THROWS_AS(with([](auto& o) { o.backend = "cpu,cuda"; }), unsupported_error);
-    CHECK_THROWS_AS(with([](auto& o) { o.dtype = "f8"; }), usage_error);
+    CHECK_THROWS_AS(with([](auto& o) { o.dtype = "f7"; }), usage_error);
     CHECK_THROWS_AS(with([](auto& o) { o.backend = "gpu"; }), usage_error);
     CHECK_THROWS_AS(with([](auto& o) { o.kv_heads = "3"; }), usage_error);
     CHECK_THROWS_AS(with([](auto& o) { o.threads = "5000"; }), usage_error);
@@ -170,4 +170,30 @@ TEST_CASE("work: operations and bytes of a known shape") {
     CHECK(bytes(p) == 4.0 * 2 * (4 * 10 * (8 + 6) + 2 * 20 * (8 + 6)) + 4.0 * 4 * 10 * 20);
     p.mask = mask_kind::causal; // query i sees i + 11 keys
     CHECK(flops(p) == 2.0 * 4 * (11 + 12 + 13 + 14 + 15 + 16 + 17 + 18 + 19 + 20) * 2 * (8 + 6));
+}
+
+TEST_CASE("decode rows: new tokens against a cache, whose bytes are counted") {
+    bench_options o;
+    o.decode = true;
+    o.seq = "8k";
+    o.heads = "32";
+    o.kv_heads = "8";
+    o.dim = "128";
+    o.dtype = "f32,bf16,int8";
+    o.set = {"layout=contiguous,paged"};
+    auto const problems = problems_of(o);
+    REQUIRE(problems.size() == 6);
+    CHECK(name_of(problems[0]) == "softmax/decode/f32/1/32/8/1/8192/128/128/1");
+    CHECK(name_of(problems[3]) == "softmax/decode/bf16/1/32/8/1/8192/128/128/1/layout=paged");
+    CHECK(parse_name(name_of(problems[3])) == problems[3]);
+    CHECK(decode_bytes(problems[0]) == 8.0 * 8192 * 256 * 4);
+    CHECK(decode_bytes(problems[2]) == 8.0 * 8192 * 256 * 2);
+    CHECK(decode_bytes(problems[4]) == 8.0 * 8192 * (256 + 8)); // a scale for each key and value
+    o.set = {"mask=window", "window=100", "tokens=5", "layout=ring"};
+    o.dtype = "f16";
+    auto const ring = problems_of(o).front();
+    CHECK(ring.queries == 5);
+    CHECK(decode_bytes(ring) == 8.0 * 104 * 256 * 2); // of five neighbouring windows
+    CHECK_THROWS_AS(decode_case(ring.mask == mask_kind::window ? [&] { auto p = ring; p.mask = mask_kind::full; return p; }() : ring, 1), unsupported_error);
+    CHECK_NOTHROW(decode_case(ring, 1));
 }
