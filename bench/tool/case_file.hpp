@@ -72,10 +72,11 @@ public:
         std::vector<T> values;
     };
 
-    explicit case_io(case_file const& source) : source_(source) {}
+    explicit case_io(case_file const& source, bool forward_only = false) : source_(source), forward_only_(forward_only) {}
 
     case_file const& source() const { return source_; }
     bool expects(std::string_view tensor) const { return source_.expects(tensor); }
+    bool wants(std::string_view gradient) const { return !forward_only_ && expects(gradient); }
 
     // Inputs by name; their axes as axis_lengths reads them.
     loaded<T> reals(std::string_view name, std::string_view axes);
@@ -99,6 +100,7 @@ private:
     std::size_t room_for(std::string_view name, tensor_shape const& shape) const;
 
     case_file const& source_;
+    bool forward_only_;
     axis_lengths axes_;
     std::deque<std::vector<T>> reals_;
     std::deque<std::vector<std::int32_t>> integers_;

@@ -37,7 +37,7 @@ public:
 
     template <class T>
     exit_code run(void (*wiring)(case_io<T>&)) {
-        case_io<T> io(source_);
+        case_io<T> io(source_, options_.forward_only);
         wiring(io);
         report_ << source_.path() << ": " << source_.mechanism() << "/" << source_.name() << (options_.in_double ? ", double" : ", float")
                 << "\n";

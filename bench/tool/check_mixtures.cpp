@@ -96,7 +96,7 @@ struct gated_core {
         tensor_view<T> const out(io.make("out", "BHNe"), so);
         auto const m = gated_attention(tensor_view<T const>(gate.data, so), all_keys(q, k, false));
         auto const saved = forward(m, q, k, v, out, save_terms(room_for_term(io, so)));
-        if (!io.expects("dq")) { return; }
+        if (!io.wants("dq")) { return; }
         auto const dout = io.reals("dout", "BHNe");
         backward(m, q, k, v, out, saved, tensor_view<T const>(dout.data, so), tensor_view<T>(io.make("dq", "BHNd"), q.shape()), tensor_view<T>(io.make("dk", "BHMd"), k.shape()),
                  tensor_view<T>(io.make("dv", "BHMe"), v.shape()), gate_gradient{tensor_view<T>(io.make("dgate", "BHNe"), so)});

@@ -40,7 +40,7 @@ struct sigmoid_core {
                                 io.source().flag("causal")};
         attention const m{c.score() | offset{c.bias}, c.pattern(), sigmoid{}};
         forward(m, c.q, c.k, c.v, c.out);
-        if (!io.expects("dq") && !io.expects("dk") && !io.expects("dv")) { return; }
+        if (!io.wants("dq") && !io.wants("dk") && !io.wants("dv")) { return; }
         auto const dout = io.reals("dout", "BHNe");
         backward(m, c.q, c.k, c.v, c.out, nothing_saved{}, tensor_view<T const>(dout.data, c.out.shape()), tensor_view<T>(io.make("dq", "BHNd"), c.q.shape()),
                  tensor_view<T>(io.make("dk", "BHMd"), c.k.shape()), tensor_view<T>(io.make("dv", "BHMe"), c.v.shape()));

@@ -66,6 +66,28 @@ void check_heads(case_io<T> const& io) {
     }
 }
 
+template <class T>
+tensor_view<T> laid_out_as(tensor_view<T const> other, T* data) {
+    return {data, other.shape(), other.strides(), other.offsets()};
+}
+
+// dout, and room for the gradients that the file expects; axes of q, k, v and out in the file.
+template <class T>
+void take_gradients(case_io<T>& io, softmax_problem<T>& problem, std::string_view q, std::string_view k, std::string_view v, std::string_view out) {
+    if (!(io.wants("dq") || io.wants("dk") || io.wants("dv"))) { return; }
+    auto const dout = io.reals("dout", out);
+    problem.dout = {dout.data, problem.out.shape(), problem.out.strides(), problem.out.offsets()};
+    problem.dq = laid_out_as(problem.q, io.make("dq", q));
+    problem.dk = laid_out_as(problem.k, io.make("dk", k));
+    problem.dv = laid_out_as(problem.v, io.make("dv", v));
+}
+
+template <class T>
+void run_with_gradients(softmax_problem<T> const& problem) {
+    attend(problem);
+    if (problem.dout.data_handle()) { attend_gradients(problem); }
+}
+
 // q [B,H,N,d], k [B,G,M,d], v [B,G,M,e], out [B,H,N,e], lse [B,H,N]: the layout of most cases.
 template <class T>
 softmax_problem<T> plain_problem(case_io<T>& io) {
@@ -77,6 +99,7 @@ softmax_problem<T> plain_problem(case_io<T>& io) {
     problem.out = {io.make("out", "BHNe"), {io['B'], io['H'], io['N'], io['e']}};
     problem.lse = per_row(io.make("lse", "BHN"), io['B'], io['H'], io['N']);
     problem.scale = scale_of(io);
+    take_gradients(io, problem, "BHNd", "BGMd", "BGMe", "BHNe");
     return problem;
 }
 
@@ -86,7 +109,7 @@ struct plain {
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
         problem.mask = Mask;
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -95,7 +118,7 @@ struct scaled {
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
         problem.scale = static_cast<T>(io.source().number("scale"));
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -106,7 +129,7 @@ struct alibi {
         auto problem = plain_problem(io);
         problem.mask = Mask;
         problem.slopes = per_head(io.reals("slopes", "H").data, io['H']);
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -115,7 +138,11 @@ struct biased {
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
         problem.bias = as_view(io.reals("bias", "B?H?N?M?"));
-        attend(problem);
+        if (io.wants("dbias")) {
+            io.reals("bias", "bhnm"); // its own extents, broadcast or not
+            problem.dbias = laid_out_as(problem.bias, io.make("dbias", "bhnm"));
+        }
+        run_with_gradients(problem);
     }
 };
 
@@ -124,7 +151,7 @@ struct capped {
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
         problem.softcap = softcap_of(io);
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -134,7 +161,7 @@ struct capped_window {
         auto problem = plain_problem(io);
         problem.softcap = softcap_of(io);
         set_window(problem, io.source().integer("window", 1, any_size));
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -143,7 +170,7 @@ struct causal_window {
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
         set_window(problem, io.source().integer("window", 1, any_size));
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -154,7 +181,7 @@ struct two_sided_window {
         problem.mask = mask_kind::window;
         problem.left = io.source().integer("left", 0, any_size);
         problem.right = io.source().integer("right", 0, any_size);
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -163,7 +190,7 @@ struct boolean_mask {
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
         problem.keep = as_view(io.booleans("mask", "B?H?N?M?"));
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -172,7 +199,7 @@ struct key_padding {
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
         problem.key_lengths = per_batch(io.integers("kv_len", "B", 0, io['M']).data, io['B']);
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -181,7 +208,7 @@ struct prefix_causal {
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
         problem.prefix = per_batch(io.integers("prefix", "B", 0, io['M']).data, io['B']);
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -196,7 +223,7 @@ struct documents_causal {
         };
         problem.query_ids = ids("N", io['N']);
         problem.key_ids = ids("M", io['M']);
-        attend(problem);
+        run_with_gradients(problem);
     }
 };
 
@@ -231,7 +258,21 @@ struct forgetting_gate {
             }
         }
         problem.log_gates = per_row<T const>(sums, B, H, N);
-        attend(problem);
+        take_gradients(io, problem, "BNHd", "BNGd", "BNGe", "BNHe");
+        if (io.wants("dg")) { problem.dgates = per_row(io.scratch(B * H * N), B, H, N); }
+        run_with_gradients(problem);
+        if (!io.wants("dg")) { return; }
+        // Gate n is in every sum from n on.
+        T* const dg = io.make("dg", "BNH");
+        for (extent_t b = 0; b < B; ++b) {
+            for (extent_t h = 0; h < H; ++h) {
+                double sum = 0;
+                for (extent_t n = N - 1; n >= 0; --n) {
+                    sum += static_cast<double>(problem.dgates(b, h, n, 0));
+                    dg[(b * N + n) * H + h] = static_cast<T>(sum);
+                }
+            }
+        }
     }
 };
 
@@ -263,7 +304,11 @@ struct rotary_causal {
         if (usual && problem.out.shape().size() > 0) { return kernels::rotary_causal(problem, rope); }
         problem.q = q;
         problem.k = k;
-        attend(problem);
+        run_with_gradients(problem);
+        if (!problem.dout.data_handle()) { return; }
+        for (auto const& d : {problem.dq, problem.dk}) { // the gradient of a rotation turns back
+            rotate_by_tables<Pairs>(d.data_handle(), d.data_handle(), d.extent(0) * d.extent(1), d.extent(2), d.extent(3), cosines.data, sines.data, d.extent(3) / 2, T(-1));
+        }
     }
 
 private:
@@ -287,7 +332,8 @@ struct sink {
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
         problem.sinks = per_head(io.reals("sinks", "H").data, io['H']);
-        attend(problem);
+        if (io.wants("dsinks")) { problem.dsinks = per_head(io.make("dsinks", "H"), io['H']); }
+        run_with_gradients(problem);
     }
 };
 
@@ -308,7 +354,9 @@ struct sink_grouped {
         problem.lse = per_row(io.make("lse", "HN"), 1, H, N);
         problem.scale = scale_of(io);
         set_optional_window(problem, io.source().integer("window", 0, any_size));
-        attend(problem);
+        take_gradients(io, problem, "NGRd", "MGd", "MGe", "NF");
+        if (io.wants("dsinks")) { problem.dsinks = per_head(io.make("dsinks", "H"), H); }
+        run_with_gradients(problem);
     }
 };
 
@@ -342,7 +390,8 @@ struct packed {
         problem.lse = ragged(per_row(io.make("lse", "HN"), 1, H, N), q_starts);
         problem.scale = scale_of(io);
         problem.mask = Mask;
-        attend(problem);
+        take_gradients(io, problem, "NHd", "MGd", "MGe", "NHe");
+        run_with_gradients(problem);
     }
 };
 
@@ -408,7 +457,17 @@ struct weights {
     template <class T>
     static void run(case_io<T>& io) {
         auto problem = plain_problem(io);
-        attend(problem);
+        run_with_gradients(problem);
+        if (io.wants("dlse_q") || io.wants("dlse_k")) { // of the sum of all lse
+            T* const one = io.scratch(2);
+            one[1] = 1;
+            auto of_lse = problem;
+            of_lse.dout = {one, problem.out.shape(), {0, 0, 0, 0}};
+            of_lse.dlse = {one + 1, problem.lse.shape(), {0, 0, 0, 0}};
+            of_lse.dq = {io.make("dlse_q", "BHNd"), problem.q.shape()};
+            of_lse.dk = {io.make("dlse_k", "BGMd"), problem.k.shape()};
+            attend_gradients(of_lse);
+        }
         // Element (m, c) of the identity lies at M - 1 - m + c of zeros with a single one: M x M in the memory of 2 M.
         extent_t const M = io['M'];
         T* const ones = io.scratch(std::max<extent_t>(2 * M - 1, 1));

@@ -52,18 +52,20 @@ void layer_norm(T* x, extent_t rows, extent_t width, T const* weight, T const* b
     }
 }
 
-// x [count, N, d] rotated by the angles of cos, sin [N, d/2], rows of the tables `step` apart; pairs are (x_m, x_{m + d/2}) or (x_2m, x_{2m+1}).
+// x [count, N, d] rotated by the angles of cos, sin [N, d/2], or back by them (direction -1), rows of the tables `step` apart; pairs are
+// (x_m, x_{m + d/2}) or (x_2m, x_{2m+1}).
 template <class Pairs, class T>
 void rotate_by_tables(T const* x, T* rotated, extent_t count, extent_t rows, extent_t width, T const* cosines, T const* sines,
-                      extent_t step) {
+                      extent_t step, T direction = 1) {
     constexpr bool halves = std::is_same_v<Pairs, half_pairs>;
     extent_t const half = width / 2;
     for (extent_t row = 0; row < count * rows; ++row) {
         T const *const c = cosines + row % rows * step, *const s = sines + row % rows * step;
         for (extent_t m = 0; m < half; ++m) {
             extent_t const first = row * width + (halves ? m : 2 * m), second = first + (halves ? half : 1);
-            rotated[first] = x[first] * c[m] - x[second] * s[m];
-            rotated[second] = x[second] * c[m] + x[first] * s[m];
+            T const a = x[first], b = x[second], sine = direction * s[m];
+            rotated[first] = a * c[m] - b * sine;
+            rotated[second] = b * c[m] + a * sine;
         }
     }
 }

@@ -18,6 +18,11 @@ void call(softmax_problem<T> const& p, Score const& score, Pattern const& patter
     forward(attention{score, pattern, normalizer}, p.q, p.k, p.v, p.out, save{p.lse});
 }
 
+template <class T, class Mechanism, class... Options>
+void call_gradients(softmax_problem<T> const& p, Mechanism const& mechanism, Options const&... options) {
+    backward(mechanism, p.q, p.k, p.v, p.out, save{p.lse}, p.dout, p.dq, p.dk, p.dv, saved_gradient{p.dlse}, options...);
+}
+
 template <class T>
 auto scaled_dot(softmax_problem<T> const& p) {
     return dot{} | scale{p.scale};

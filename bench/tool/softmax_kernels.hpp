@@ -51,8 +51,20 @@ void everything(softmax_problem<T> const& p); // no softcap, no gates; every oth
 template <class T>
 void everything_capped(softmax_problem<T> const& p);
 
-// softmax_kernels_rotary.cpp; for half_pairs and interleaved_pairs
+// softmax_kernels_rotary.cpp; for half_pairs and interleaved_pairs; with gradients where the problem has dout
 template <class T, class Pairs>
 void rotary_causal(softmax_problem<T> const& p, rotary<Pairs> const& rope);
+
+// softmax_gradients.cpp, softmax_gradients_general.cpp: the masks as windows but for causal_gradients
+template <class T>
+void causal_gradients(softmax_problem<T> const& p);
+template <class T>
+void window_gradients(softmax_problem<T> const& p);
+template <class T>
+void softcap_gradients(softmax_problem<T> const& p);
+template <class T>
+void forgetting_gradients(softmax_problem<T> const& p);
+template <class T>
+void everything_gradients(softmax_problem<T> const& p); // as everything()
 
 } // namespace heed::tool::kernels

@@ -65,7 +65,20 @@ void attend(softmax_problem<T> const& p) {
     kernels::everything(p);
 }
 
+template <class T>
+void attend_gradients(softmax_problem<T> const& p) {
+    if (p.dq.shape().size() == 0 && p.dk.shape().size() == 0 && p.dv.shape().size() == 0) { return; }
+    unsigned const has = ingredients(p);
+    if (has == 0) { return p.mask == mask_kind::causal_bottom_right ? kernels::causal_gradients(p) : kernels::window_gradients(p); }
+    if (has == has_softcap) { return kernels::softcap_gradients(p); }
+    if (has == has_gates) { return kernels::forgetting_gradients(p); }
+    if (has & (has_softcap | has_gates)) { throw not_supported("gradients of a soft cap or of forgetting gates together with other ingredients are not supported"); }
+    kernels::everything_gradients(p);
+}
+
 template void attend<float>(softmax_problem<float> const&);
 template void attend<double>(softmax_problem<double> const&);
+template void attend_gradients<float>(softmax_problem<float> const&);
+template void attend_gradients<double>(softmax_problem<double> const&);
 
 } // namespace heed::tool

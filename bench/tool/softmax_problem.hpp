@@ -30,11 +30,21 @@ struct softmax_problem {
     tensor_view<std::uint8_t const> keep = {};                    // boolean mask
 
     tensor_view<T const> sinks = {}; // per_head
+
+    tensor_view<T const> dout = {}, dlse = {};      // of the loss by out and lse; no data: none, and so below
+    tensor_view<T> dq = {}, dk = {}, dv = {};       // shaped as q, k, v
+    tensor_view<T> dbias = {}, dgates = {}, dsinks = {}; // as bias, log_gates, sinks
 };
 
 template <class T>
 void attend(softmax_problem<T> const& problem);
 extern template void attend<float>(softmax_problem<float> const&);
 extern template void attend<double>(softmax_problem<double> const&);
+
+// The gradients that have memory, once out and lse are there.
+template <class T>
+void attend_gradients(softmax_problem<T> const& problem);
+extern template void attend_gradients<float>(softmax_problem<float> const&);
+extern template void attend_gradients<double>(softmax_problem<double> const&);
 
 } // namespace heed::tool

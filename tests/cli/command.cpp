@@ -119,7 +119,9 @@ TEST_CASE("heed check: exit codes", "[cli]") {
     scratch_folder const folder;
     CHECK(heed({"check", "--forward", golden("plain_self")}).code == 0);
     CHECK(heed({"check", "--forward", "--double", golden("plain_self"), golden("varlen_causal")}).code == 0);
-    CHECK(heed({"check", golden("tiles_d64")}).code == 0); // without gradients in it
+    CHECK(heed({"check", golden("tiles_d64"), golden("forgetting_gate")}).code == 0); // without gradients and with
+    CHECK_THAT(heed({"check", golden("forgetting_gate")}).text, contains("dg "));
+    CHECK_THAT(heed({"check", "--forward", golden("forgetting_gate")}).text, !contains("dg "));
 
     parted_file changed(read_bytes(golden("softcap")));
     changed.begin_of("q")[3] ^= 1; // the exponent of the first number

@@ -125,7 +125,6 @@ TEST_CASE("a golden file with one expected number changed is a mismatch, in ever
         parted_file parted(read_bytes(path));
         auto const expected = json::parse(parted.header["__metadata__"]["expected"].get<std::string>());
         for (auto const& [name, shape] : expected.items()) {
-            if (name.starts_with('d')) { continue; }
             auto changed = parted;
             float value = 0;
             std::memcpy(&value, changed.begin_of(name), sizeof value);
@@ -133,10 +132,11 @@ TEST_CASE("a golden file with one expected number changed is a mismatch, in ever
             std::memcpy(changed.begin_of(name), &value, sizeof value);
             std::ostringstream report, errors;
             INFO(path << " " << name);
-            CHECK(check_file(folder.write("changed", changed.bytes()), {true, false}, report, errors) == exit_mismatch);
+            CHECK(check_file(folder.write("changed", changed.bytes()), {}, report, errors) == exit_mismatch);
+            if (!parted.header.contains(name + "64")) { continue; }
             double twin = static_cast<double>(value);
             std::memcpy(changed.begin_of(name + "64"), &twin, sizeof twin);
-            CHECK(check_file(folder.write("changed", changed.bytes()), {true, true}, report, errors) == exit_mismatch);
+            CHECK(check_file(folder.write("changed", changed.bytes()), {false, true}, report, errors) == exit_mismatch);
         }
     }
 }
@@ -148,11 +148,10 @@ TEST_CASE("a golden file without one of its inputs, or with one of another shape
         auto const inputs = json::parse(parted.header["__metadata__"]["inputs"].get<std::string>());
         for (auto const& input : inputs) {
             auto const name = input.get<std::string>();
-            if (name == "dout") { continue; } // read by gradients only
             INFO(path << " " << name);
             auto const refused = [&](parted_file const& file) {
                 std::ostringstream report, errors;
-                CHECK(check_file(folder.write("changed", file.bytes()), {true, false}, report, errors) == exit_bad_input);
+                CHECK(check_file(folder.write("changed", file.bytes()), {}, report, errors) == exit_bad_input);
                 CHECK_THAT(errors.str(), contains("tensor \"" + name + "\""));
             };
             auto renamed = parted;

@@ -182,7 +182,7 @@ private:
         }
         if constexpr (centred == centre::output) {
             tile_rows<T> const out = load_rows<A>(plain{}, of, rows, x.out, mine.k);
-            for (extent_t i = 0; i < n; ++i) { tile.centre[i] = row_dot<A>(dout.at(i), extent_t(1), out.at(i), extent_t(1), dv); }
+            centre_of_output(out, n, dv, tile, mine);
         } else {
             for (extent_t i = 0; i < n; ++i) { tile.centre[i] = T(0); }
             if constexpr (centred == centre::mean) { mean_of_derivatives(c, h, rows, tile, mine); }
@@ -241,6 +241,21 @@ private:
         unpack_rows<A>(from, stride, rows.size(), to.extent(3), to.row(of.at.batch, of.head, rows.begin), to.stride(2), to.stride(3));
     }
 
+    // dO_i . out_i, summed over features in the order in which dp = dO_i . v_j will be: a row with a single key has out = v, and ds is exactly 0.
+    static void centre_of_output(tile_rows<T> const& out, extent_t n, extent_t dv, query_tile const& tile, slot& mine) {
+        V sum[C.vecs];
+        for (V& x : sum) { x = V(0); }
+        for (extent_t e0 = 0; e0 < dv; e0 += C.keys) {
+            extent_t const count = dv - e0 < C.keys ? dv - e0 : extent_t(C.keys);
+            pack_transposed<A>(out.data + e0, out.stride, extent_t(1), n, count, mine.dp, pitch, pitch);
+            for (extent_t e = 0; e < count; ++e) {
+                for (int w = 0; w < C.vecs; ++w) {
+                    sum[w] = fma(V::load(mine.dp + e * pitch + w * lanes), V::load(tile.dout + (e0 + e) * pitch + w * lanes), sum[w]);
+                }
+            }
+        }
+        for (int w = 0; w < C.vecs; ++w) { sum[w].store(tile.centre + w * lanes); }
+    }
     // Scores and dp of the tile's segments.
     static void products(context const& c, query_tile const& tile, key_rows const& keys, int count, slot& mine) {
         for (int g = 0; g < count; ++g) {
