@@ -35,7 +35,7 @@ struct diff_core {
         tensor_view<T> const out(io.make("out", "BHNe"), so);
         auto const m = differential_attention(per_head(lam.data, io['H']), tensor_view<T const>(q2.data, sq), tensor_view<T const>(k2.data, sk), all_keys(q, k, false));
         auto const saved = forward(m, q, k, v, out, save_terms(room_for_term(io, so), room_for_term(io, so)));
-        if (!io.expects("dq1")) { return; }
+        if (!io.wants("dq1")) { return; }
         auto const dout = io.reals("dout", "BHNe");
         auto const gradient = [&](std::string_view name, std::string_view axes, shape s) { return tensor_view<T>(io.make(name, axes), s); };
         backward(m, q, k, v, out, saved, tensor_view<T const>(dout.data, so), gradient("dq1", "BHNd", sq), gradient("dk1", "BHMd", sk), gradient("dv", "BHMe", v.shape()),
@@ -56,7 +56,7 @@ struct diff_layer {
         io.set('e', 2 * d, "twice the width of a head");
         io.set('K', 2 * G * d, "the key/value heads");
         auto const wq = io.reals("q_proj.weight", "DD"), wk = io.reals("k_proj.weight", "KD"), wv = io.reals("v_proj.weight", "KD"), wo = io.reals("out_proj.weight", "DD");
-        auto const cosines = io.reals("cos", "Nr"), sines = io.reals("sin", "Nr"), norm = io.reals("subln.weight", "e");
+        auto const cosines = io.reals("cos", "Nr"), sines = io.reals("sin", "Nr"), sub_norm = io.reals("subln.weight", "e");
         auto const exponential = [&](std::string_view a, std::string_view b) {
             auto const left = io.reals(a, "d"), right = io.reals(b, "d");
             double product = 0;
@@ -67,23 +67,27 @@ struct diff_layer {
         T* const lambda = io.scratch(1);
         lambda[0] = static_cast<T>(exponential("lambda_q1", "lambda_k1") - exponential("lambda_q2", "lambda_k2") + start);
 
-        T const *const rows_q = linear(io, x.data, B * N, wq), *const rows_k = linear(io, x.data, B * N, wk), *const rows_v = linear(io, x.data, B * N, wv);
+        tape<T> t(io, io.wants("dx"));
+        traced<T> const input = t.copy(x.data, B * N * D), rows_q = linear(t, input, B * N, wq), rows_k = linear(t, input, B * N, wk), rows_v = linear(t, input, B * N, wv);
         shape const s{B, H, N, d}, sv{B, H, N, 2 * d};
-        auto const turned = [&](T const* rows, extent_t row_width, auto const& column) {
-            T* const heads = split_heads(io, rows, row_width, s, column);
-            T* const result = io.scratch(s.size());
-            rotate_by_tables<interleaved_pairs>(heads, result, B * H, N, d, cosines.data, sines.data, d / 2);
-            return tensor_view<T const>(result, s);
+        auto const turned = [&](traced<T> rows, extent_t row_width, auto const& column) {
+            return rotate_by_tables<interleaved_pairs>(t, split_heads(t, rows, row_width, s, column), B * H, N, d, cosines.data, sines.data, d / 2);
         };
-        auto const q1 = turned(rows_q, D, [&](extent_t h) { return 2 * h * d; }), q2 = turned(rows_q, D, [&](extent_t h) { return (2 * h + 1) * d; });
-        auto const k1 = turned(rows_k, 2 * G * d, [&](extent_t h) { return 2 * h / R * d; }), k2 = turned(rows_k, 2 * G * d, [&](extent_t h) { return (2 * h + 1) / R * d; });
-        tensor_view<T const> const v(split_heads(io, rows_v, 2 * G * d, sv, [&](extent_t h) { return h / R * 2 * d; }), sv);
-        T* const mixed = io.scratch(sv.size());
-        forward(differential_attention(tensor_view<T const>(lambda, {1, 1, 1, 1}), q2, k2, all_keys(q1, k1, true)), q1, k1, v, sequence_major(mixed, sv));
-        rms_norm(mixed, B * N * H, 2 * d, norm.data, 1e-5);
-        for (extent_t i = 0; i < sv.size(); ++i) { mixed[i] *= static_cast<T>(1 - start); }
-        T const* const out = linear(io, mixed, B * N, wo);
-        std::copy(out, out + B * N * D, io.make("out", "BND"));
+        auto const q1 = turned(rows_q, D, [=](extent_t h) { return 2 * h * d; }), q2 = turned(rows_q, D, [=](extent_t h) { return (2 * h + 1) * d; });
+        auto const k1 = turned(rows_k, 2 * G * d, [=](extent_t h) { return 2 * h / R * d; }), k2 = turned(rows_k, 2 * G * d, [=](extent_t h) { return (2 * h + 1) / R * d; });
+        auto const v = split_heads(t, rows_v, 2 * G * d, sv, [=](extent_t h) { return h / R * 2 * d; });
+        traced<T> const mixed = t.room(sv.size());
+        auto const in = [](traced<T> const& value, shape of) { return tensor_view<T const>(value.x, of); };
+        auto const d_of = [](traced<T> const& value, shape of) { return tensor_view<T>(value.d, of); };
+        auto const m = differential_attention(tensor_view<T const>(lambda, {1, 1, 1, 1}), in(q2, s), in(k2, s), all_keys(in(q1, s), in(k1, s), true));
+        auto const saved = forward(m, in(q1, s), in(k1, s), in(v, sv), sequence_major(mixed.x, sv), save_terms(room_for_term(io, sv), room_for_term(io, sv)));
+        t.back([=] {
+            backward(m, in(q1, s), in(k1, s), in(v, sv), sequence_major(mixed.x, sv), saved, sequence_major<T const>(mixed.d, sv), d_of(q1, s), d_of(k1, s), d_of(v, sv), also_gradient{d_of(q2, s), d_of(k2, s)});
+        });
+        T* const weight = io.scratch(2 * d); // the norm's, times what is left of lambda
+        for (extent_t c = 0; c < 2 * d; ++c) { weight[c] = sub_norm.data[c] * static_cast<T>(1 - start); }
+        give(t, linear(t, norm<false>(t, mixed, B * N * H, 2 * d, weight, static_cast<T const*>(nullptr), 1e-5), B * N, wo), "BND", B * N * D);
+        give_gradient(t, input, "dx", "BND", B * N * D);
     }
 };
 
@@ -120,23 +124,25 @@ struct gated_layer {
         auto const wq = io.reals("q_proj.weight", "QD"), wk = io.reals("k_proj.weight", "KD"), wv = io.reals("v_proj.weight", "KD"), wo = io.reals("o_proj.weight", "DO");
         auto const cosines = io.reals("cos", "Nd"), sines = io.reals("sin", "Nd"), q_norm = io.reals("q_norm.weight", "d"), k_norm = io.reals("k_norm.weight", "d");
         double const eps = io.source().number("eps");
-        T const *const rows_q = linear(io, x.data, B * N, wq), *const rows_k = linear(io, x.data, B * N, wk), *const rows_v = linear(io, x.data, B * N, wv);
-        auto const turned = [&](T const* rows, extent_t row_width, extent_t heads, T const* norm, auto const& column) {
-            shape const s{B, heads, N, d};
-            T *const split = split_heads(io, rows, row_width, s, column), *const result = io.scratch(s.size());
-            rms_norm(split, B * heads * N, d, norm, eps);
-            rotate_by_tables<half_pairs>(split, result, B * heads, N, d, cosines.data, sines.data, d);
-            return tensor_view<T const>(result, s);
+        tape<T> t(io, io.wants("dx"));
+        traced<T> const input = t.copy(x.data, B * N * D), rows_q = linear(t, input, B * N, wq), rows_k = linear(t, input, B * N, wk), rows_v = linear(t, input, B * N, wv);
+        auto const turned = [&](traced<T> rows, extent_t row_width, extent_t heads, T const* weight, auto const& column) {
+            traced<T> const split = split_heads(t, rows, row_width, shape{B, heads, N, d}, column);
+            return rotate_by_tables<half_pairs>(t, norm<false>(t, split, B * heads * N, d, weight, static_cast<T const*>(nullptr), eps), B * heads, N, d, cosines.data, sines.data, d);
         };
-        auto const q = turned(rows_q, G * block, H, q_norm.data, [&](extent_t h) { return h / R * block + h % R * d; });
-        auto const k = turned(rows_k, G * d, G, k_norm.data, [&](extent_t h) { return h * d; });
-        shape const sg{B, H, N, gates}, so{B, H, N, d};
-        tensor_view<T const> const gate(split_heads(io, rows_q, G * block, sg, [&](extent_t h) { return h / R * block + R * d + h % R * gates; }), sg);
-        tensor_view<T const> const v = sequence_major(rows_v, shape{B, G, N, d});
-        T* const mixed = io.scratch(so.size());
-        forward(gated_attention(gate, all_keys(q, k, true)), q, k, v, sequence_major(mixed, so));
-        T const* const out = linear(io, mixed, B * N, wo);
-        std::copy(out, out + B * N * D, io.make("out", "BND"));
+        traced<T> const q = turned(rows_q, G * block, H, q_norm.data, [=](extent_t h) { return h / R * block + h % R * d; });
+        traced<T> const k = turned(rows_k, G * d, G, k_norm.data, [=](extent_t h) { return h * d; });
+        shape const sg{B, H, N, gates}, sq{B, H, N, d}, sk{B, G, N, d};
+        traced<T> const gate = split_heads(t, rows_q, G * block, sg, [=](extent_t h) { return h / R * block + R * d + h % R * gates; }), mixed = t.room(sq.size());
+        tensor_view<T const> const q_in(q.x, sq), k_in(k.x, sk), v_in = sequence_major<T const>(rows_v.x, sk);
+        auto const m = gated_attention(tensor_view<T const>(gate.x, sg), all_keys(q_in, k_in, true));
+        auto const saved = forward(m, q_in, k_in, v_in, sequence_major(mixed.x, sq), save_terms(room_for_term(io, sq)));
+        t.back([=] {
+            backward(m, q_in, k_in, v_in, sequence_major(mixed.x, sq), saved, sequence_major<T const>(mixed.d, sq), tensor_view<T>(q.d, sq), tensor_view<T>(k.d, sk), sequence_major(rows_v.d, sk),
+                     gate_gradient{tensor_view<T>(gate.d, sg)});
+        });
+        give(t, linear(t, mixed, B * N, wo), "BND", B * N * D);
+        give_gradient(t, input, "dx", "BND", B * N * D);
     }
 };
 

@@ -57,20 +57,26 @@ struct sigmoid_module {
         io.set('u', 1, "one number");
         auto const qkv = io.reals("qkv.weight", "TD"), bias = io.reals("attn_bias", "u");
         if (D % H) { throw bad_tensor(io.source().path(), "x", "has a width that its heads do not divide"); }
-        T* const rows = linear(io, x.data, B * N, qkv);
-        T* const mixed = io.scratch(B * N * D);
+        tape<T> t(io, io.wants("dx"));
+        traced<T> const input = t.copy(x.data, B * N * D), rows = linear(t, input, B * N, qkv), mixed = t.room(B * N * D);
         shape const s{B, H, N, D / H};
         strides const at{N * 3 * D, D / H, 3 * D, 1};
-        sigmoid_call<T> const c{{rows, s, at}, {rows + D, s, at}, {rows + 2 * D, s, at}, sequence_major(mixed, s), bias.data[0], Causal};
+        sigmoid_call<T> const c{{rows.x, s, at}, {rows.x + D, s, at}, {rows.x + 2 * D, s, at}, sequence_major(mixed.x, s), bias.data[0], Causal};
+        auto const attend = [&](auto const& m) {
+            forward(m, c.q, c.k, c.v, c.out);
+            t.back([=] {
+                backward(m, c.q, c.k, c.v, c.out, nothing_saved{}, sequence_major<T const>(mixed.d, s), tensor_view<T>(rows.d, s, at), tensor_view<T>(rows.d + D, s, at),
+                         tensor_view<T>(rows.d + 2 * D, s, at));
+            });
+        };
         if constexpr (Alibi) {
             io.set('H', H, "metadata heads");
-            auto const slopes = io.reals("slopes", "H");
-            forward(attention{c.score() | alibi{per_head(slopes.data, H)} | offset{c.bias}, c.pattern(), sigmoid{}}, c.q, c.k, c.v, c.out);
+            attend(attention{c.score() | alibi{per_head(io.reals("slopes", "H").data, H)} | offset{c.bias}, c.pattern(), sigmoid{}});
         } else {
-            forward(attention{c.score() | offset{c.bias}, c.pattern(), sigmoid{}}, c.q, c.k, c.v, c.out);
+            attend(attention{c.score() | offset{c.bias}, c.pattern(), sigmoid{}});
         }
-        T const* const out = linear(io, mixed, B * N, proj);
-        std::copy(out, out + B * N * D, io.make("out", "BND"));
+        give(t, linear(t, mixed, B * N, proj), "BND", B * N * D);
+        give_gradient(t, input, "dx", "BND", B * N * D);
     }
 };
 
