@@ -116,29 +116,29 @@ traced<T> norm(tape<T>& t, traced<T> x, extent_t rows, extent_t width, T const* 
     return y;
 }
 
-// x [count, N, d] rotated by the angles of cos, sin [N, d/2], rows of the tables `step` apart; pairs are (x_m, x_{m + d/2}) or (x_2m, x_{2m+1}).
+// x [count, N, d] rotated by the angles of cos, sin [N, d/2] (rows of the tables `step` apart), or back by them; pairs are (x_m, x_{m + d/2}) or
+// (x_2m, x_{2m+1}). In place if `rotated` is x.
+template <class Pairs, class T>
+void rotate_by_tables(T const* x, T* rotated, extent_t count, extent_t rows, extent_t width, T const* cosines, T const* sines, extent_t step, T direction = 1) {
+    constexpr bool halves = std::is_same_v<Pairs, half_pairs>;
+    extent_t const half = width / 2;
+    for (extent_t row = 0; row < count * rows; ++row) {
+        T const *const c = cosines + row % rows * step, *const s = sines + row % rows * step;
+        for (extent_t m = 0; m < half; ++m) {
+            extent_t const first = row * width + (halves ? m : 2 * m), second = first + (halves ? half : 1);
+            T const a = x[first], b = x[second], sine = direction * s[m];
+            rotated[first] = a * c[m] - b * sine;
+            rotated[second] = b * c[m] + a * sine;
+        }
+    }
+}
 template <class Pairs, class T>
 traced<T> rotate_by_tables(tape<T>& t, traced<T> x, extent_t count, extent_t rows, extent_t width, T const* cosines, T const* sines, extent_t step) {
     traced<T> const y = t.room(count * rows * width);
-    auto const each_pair = [=](auto const& f) {
-        constexpr bool halves = std::is_same_v<Pairs, half_pairs>;
-        extent_t const half = width / 2;
-        for (extent_t row = 0; row < count * rows; ++row) {
-            for (extent_t m = 0; m < half; ++m) {
-                extent_t const first = row * width + (halves ? m : 2 * m), second = first + (halves ? half : 1), at = row % rows * step + m;
-                f(first, second, cosines[at], sines[at]);
-            }
-        }
-    };
-    each_pair([&](extent_t a, extent_t b, T c, T s) {
-        y.x[a] = x.x[a] * c - x.x[b] * s;
-        y.x[b] = x.x[b] * c + x.x[a] * s;
-    });
-    t.back([=] {
-        each_pair([&](extent_t a, extent_t b, T c, T s) {
-            x.d[a] += y.d[a] * c + y.d[b] * s;
-            x.d[b] += y.d[b] * c - y.d[a] * s;
-        });
+    rotate_by_tables<Pairs, T>(x.x, y.x, count, rows, width, cosines, sines, step);
+    t.back([=] { // the gradient of a rotation turns back; nothing else reads y.d
+        rotate_by_tables<Pairs, T>(y.d, y.d, count, rows, width, cosines, sines, step, T(-1));
+        for (extent_t i = 0; i < count * rows * width; ++i) { x.d[i] += y.d[i]; }
     });
     return y;
 }

@@ -62,7 +62,8 @@ inline constexpr std::size_t line_bytes = 64;
 // Instruction sets that heed's code reacts to. One bit each, taken from this translation unit's flags.
 namespace isa {
 inline constexpr unsigned sse2 = 1u << 0, sse4_2 = 1u << 1, avx = 1u << 2, fma = 1u << 3, avx2 = 1u << 4, f16c = 1u << 5, avx512f = 1u << 6,
-                          avx512bw = 1u << 7, avx512dq = 1u << 8, avx512vl = 1u << 9, avx512bf16 = 1u << 10, neon64 = 1u << 11;
+                          avx512bw = 1u << 7, avx512dq = 1u << 8, avx512vl = 1u << 9, avx512bf16 = 1u << 10, neon64 = 1u << 11,
+                          bf16_pays = 1u << 12; // the dot product of bf16 pairs runs at twice the rate of fused multiply-adds
 
 // clang-format off
 inline constexpr unsigned native = 0u
@@ -101,6 +102,10 @@ inline constexpr unsigned native = 0u
 #endif
 #if defined(__aarch64__) && defined(__ARM_NEON)
     | neon64
+#endif
+// Zen 4 and 5 (g++ 12 takes them for Zen 3 with more instructions). On Sapphire Rapids the pairs ran at half the rate of float, so there bf16 is widened.
+#if defined(__AVX512BF16__) && (defined(__znver3__) || defined(__znver4__) || defined(__znver5__))
+    | bf16_pays
 #endif
     ;
 // clang-format on

@@ -102,7 +102,7 @@ TEST_CASE("heed list: every mechanism with verbs, backends, dtypes, options", "[
         if (mechanism["name"] != "softmax") { continue; }
         found = true;
         CHECK(mechanism["verbs"][0] == "forward");
-        CHECK(mechanism["dtypes"] == json({"f32", "f64"}));
+        CHECK(mechanism["dtypes"] == json({"f32", "f64", "bf16", "f16"}));
         CHECK(mechanism["options"][0]["key"] == "mask");
     }
     CHECK(found);

@@ -21,7 +21,7 @@ double half_step(double x) {
 }
 
 // This machine, with products of pairs of bf16 whether it has them or not.
-using pairing = heed::arch<heed::isa::native | heed::isa::avx512bf16>;
+using pairing = heed::arch<heed::isa::native | heed::isa::bf16_pays>;
 template <class T, class A>
 constexpr bool pairs = std::is_same_v<T, heed::bf16> && heed::has_bf16_dot<A>;
 

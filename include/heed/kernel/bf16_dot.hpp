@@ -11,9 +11,9 @@
 
 namespace heed {
 
-// An architecture whose products of bf16 are taken in pairs.
+// An architecture whose products of bf16 are taken in pairs: where that pays, not wherever the instruction is.
 template <class A>
-inline constexpr bool has_bf16_dot = A::has(isa::avx512bf16);
+inline constexpr bool has_bf16_dot = A::has(isa::bf16_pays);
 
 template <class A>
 struct bf16_pairs {

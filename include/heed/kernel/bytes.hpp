@@ -63,7 +63,7 @@ inline constexpr float largest_code = std::is_same_v<E, fp8_e4m3> ? 448.0f : 127
 // V::lanes elements as a register, divided by code_unit.
 template <class V, class E>
 HEED_INLINE V widen(E const* p) {
-    using A = typename V::arch_type;
+    using A [[maybe_unused]] = typename V::arch_type;
     if constexpr (std::is_same_v<E, std::int8_t>) {
 #if defined(__AVX512F__)
         if constexpr (A::has(isa::avx512f)) {
