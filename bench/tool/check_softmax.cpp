@@ -399,7 +399,9 @@ struct packed {
 struct one_query {
     template <class T>
     static void run(case_io<T>& io) {
-        kernels::decode(plain_problem(io));
+        auto const problem = plain_problem(io);
+        kernels::decode(problem);
+        if (problem.dout.data_handle()) { attend_gradients(problem); } // a step of decoding is attention
     }
 };
 
