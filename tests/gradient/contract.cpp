@@ -30,6 +30,23 @@ TEST_CASE("backward: rows without keys give and take nothing", "[gradient][contr
     for (extent_t j = 0; j < 6; ++j) { CHECK((unasked.dk(0, 0, j, 0) == 0 && unasked.dv(0, 0, j, 0) == 0)); }
 }
 
+// Its weight is 1 whatever the score: out = v, and dO.v - dO.out must cancel to the last bit.
+TEST_CASE("backward: a single key takes nothing from q and k", "[gradient][contract]") {
+    HEED_SEEDED;
+    random_source random(442);
+    for (extent_t dv : {1, 7, 64, 130, 300}) {
+        gradient_problem<float> p({1, 2, 1, 30, 1, 9, dv}, random);
+        p.dlse.fill(0);
+        p.back(heed::softmax_attention());
+        INFO("dv " << dv);
+        for (extent_t d = 0; d < 9; ++d) {
+            CHECK(p.dk(0, 0, 0, d) == 0);
+            for (extent_t i = 0; i < 30; ++i) { CHECK(p.dq(0, 1, i, d) == 0); }
+        }
+        CHECK(p.dv(0, 0, 0, 0) != 0);
+    }
+}
+
 // One poisoned element of q, k, v or dout: a gradient may change only where a pair connects it.
 TEST_CASE("backward: NaN and Inf behind a mask reach nothing", "[gradient][contract]") {
     HEED_SEEDED;

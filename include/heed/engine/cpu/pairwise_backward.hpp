@@ -249,9 +249,7 @@ private:
             extent_t const count = dv - e0 < C.keys ? dv - e0 : extent_t(C.keys);
             pack_transposed<A>(out.data + e0, out.stride, extent_t(1), n, count, mine.dp, pitch, pitch);
             for (extent_t e = 0; e < count; ++e) {
-                for (int w = 0; w < C.vecs; ++w) {
-                    sum[w] = fma(V::load(mine.dp + e * pitch + w * lanes), V::load(tile.dout + (e0 + e) * pitch + w * lanes), sum[w]);
-                }
+                static_for<C.vecs>([&](auto w) HEED_INLINE_LAMBDA { sum[w] = fma(V::load(mine.dp + e * pitch + w * lanes), V::load(tile.dout + (e0 + e) * pitch + w * lanes), sum[w]); });
             }
         }
         for (int w = 0; w < C.vecs; ++w) { sum[w].store(tile.centre + w * lanes); }
