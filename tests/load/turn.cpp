@@ -65,15 +65,15 @@ TEST_CASE("turn: double angles lose what the product of position and frequency r
 }
 
 TEST_CASE("frequencies: geometric, interpolated, NTK, YaRN", "[load]") {
-    using Approx = heed_test::approx;
+    using about = heed_test::approx;
     heed::geometric const plain{10000};
     CHECK(plain.frequency(0, 128) == 1.0);
-    CHECK(plain.frequency(32, 128) == Approx(0.01));
-    CHECK(heed::position_interpolation{10000, 4}.frequency(32, 128) == Approx(0.0025));
+    CHECK(plain.frequency(32, 128) == about(0.01));
+    CHECK(heed::position_interpolation{10000, 4}.frequency(32, 128) == about(0.0025));
     // NTK: the first pair as it was, the last one divided by the factor
     heed::ntk const stretched{10000, 8};
     CHECK(stretched.frequency(0, 128) == 1.0);
-    CHECK(stretched.frequency(63, 128) == Approx(plain.frequency(63, 128) / 8));
+    CHECK(stretched.frequency(63, 128) == about(plain.frequency(63, 128) / 8));
     CHECK(stretched.frequency(30, 128) < plain.frequency(30, 128));
     CHECK(stretched.frequency(0, 2) == 1.0);
     // YaRN: many turns within the length stay, less than one turn is divided, between them a straight line in the turns
@@ -82,9 +82,9 @@ TEST_CASE("frequencies: geometric, interpolated, NTK, YaRN", "[load]") {
     for (heed::extent_t m = 0; m < 64; ++m) {
         double const f = plain.frequency(m, 128), turns = 4096 * f / two_pi;
         double const expected = turns >= 32 ? f : turns <= 1 ? f / 8 : f * ((turns - 1) / 31) + f / 8 * ((32 - turns) / 31);
-        CHECK(y.frequency(m, 128) == Approx(expected));
+        CHECK(y.frequency(m, 128) == about(expected));
     }
-    CHECK(y.amplitude() == Approx(0.1 * std::log(8.0) + 1));
+    CHECK(y.amplitude() == about(0.1 * std::log(8.0) + 1));
     CHECK(heed::yarn{10000, 1, 4096}.amplitude() == 1.0);
     double const list[] = {0.5, 0.25};
     CHECK(heed::listed_frequencies{heed::tensor_view<double const>{list, {1, 1, 1, 2}}}.frequency(1, 4) == 0.25);
