@@ -173,7 +173,7 @@ TEST_CASE("bench: exit 2 and a sentence for wrong usage and wrong files") {
     std::ofstream(path("broken.json")) << "{\"benchmarks\": [";
     for (auto const& arguments : {std::string("--seq 0"), std::string("--seq 8..4"), std::string("--heads x"),
                                   std::string("--set mask=round"), std::string("--set mask"), std::string("--backend gpu"),
-                                  std::string("--dtype f8"), std::string("--kv-heads 3"), std::string("--compare /nowhere/old.json"),
+                                  std::string("--dtype f12"), std::string("--kv-heads 3"), std::string("--compare /nowhere/old.json"),
                                   "--compare " + path("broken.json"), std::string("--repetitions 0"), std::string("--nonsense")}) {
         auto const result = run("bench " + arguments);
         INFO(arguments << '\n' << result.error);
