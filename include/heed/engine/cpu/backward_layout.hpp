@@ -34,7 +34,7 @@ struct backward_layout {
 
     static constexpr int lanes = V::lanes;
     static constexpr extent_t pitch = contract::pitch; // queries of a tile
-    static constexpr extent_t walk_keys = extent_t(C.keys) * 4; // keys of a walk: its K, V, dk and dv share the second cache; a quarter of them costs 3 %
+    static constexpr extent_t walk_keys = extent_t(C.keys) * 4; // keys of a walk: its K, V, dk and dv share the second cache; a quarter of them costs up to 5 %
     static constexpr bool linear = detail::is_linear<score_type>;
     static constexpr bool masks = detail::masks_of<score_type>;
     static constexpr centre centred = normalizer_type::centred;

@@ -157,7 +157,7 @@ private:
             h.state = c.mem.tile[g].state;
             begin(h);
         }
-        // Where these rows go, and the queries of the item that most likely comes next: a window's walk is short, and 5 % of it was spent waiting for them.
+        // Where these rows go, and the queries of the item that most likely comes next: a window's walk is short, and 4 % of it was spent waiting for them.
         expect_rows<true>(c.x.out, c.at.batch, c.at.head, rows);
         expect_rows<false>(c.x.q, c.at.batch, c.at.head, intersect({0, rows.begin}, {rows.begin - count * pitch, rows.begin}));
         range const hull = detail::hull_of(c.m.pattern, c.at, rows);
