@@ -8,7 +8,9 @@
 #include <heed/policy/pattern/lengths.hpp>
 #include <heed/policy/pattern/mask.hpp>
 #include <heed/policy/pattern/tree.hpp>
+#include <heed/policy/normalize/tropical.hpp>
 #include <heed/policy/score/bias.hpp>
+#include <heed/policy/score/contractions.hpp>
 #include <heed/policy/score/softcap.hpp>
 #include <heed/version.hpp>
 #include <heed/view/adapt.hpp>

@@ -63,6 +63,11 @@ using xsimd_arch_t = decltype(detail::xsimd_arch<A>());
 template <class A>
 inline constexpr int registers = A::has(isa::avx512f) || A::has(isa::neon64) ? 32 : 16;
 
+// Additions beside comparisons go to the multipliers (side_sum): with AVX-512 that is 1.7 times the rate on Zen 5, whose comparisons share the
+// adders, and costs nothing where all share the same ports. Zen 3 has room for both: there it is slower.
+template <class A>
+inline constexpr bool sums_by_fma = A::has(isa::avx512f);
+
 template <class T, class A>
 struct vec_mask {
     using native = xsimd::batch_bool<T, xsimd_arch_t<A>>;
@@ -143,6 +148,26 @@ struct vec {
         }
 #endif
         return {xsimd::abs(a.v)};
+    }
+    // a + b and a - b on the pipes that max and min leave free, where there are such: fma(a, 1, b) rounds once, and infinities and NaN behave alike.
+    // The constant is opaque, or compilers make an addition of it again.
+    HEED_INLINE friend vec side_sum(vec a, vec b) {
+        if constexpr (sums_by_fma<A>) {
+            vec one(1);
+            pin(one);
+            return fma(a, one, b);
+        } else {
+            return a + b;
+        }
+    }
+    HEED_INLINE friend vec side_difference(vec a, vec b) {
+        if constexpr (sums_by_fma<A>) {
+            vec minus_one(-1);
+            pin(minus_one);
+            return fma(b, minus_one, a);
+        } else {
+            return a - b;
+        }
     }
     HEED_INLINE friend vec sqrt(vec a) { return {xsimd::sqrt(a.v)}; }
 };

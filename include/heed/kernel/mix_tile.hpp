@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // mix_tile: values of a tile weighted and summed, transposed: o[e][i] = o[e][i] * factor[i] + reduce_j step(v[j][e], p[j][i]), vectors along queries.
 //
-// The values are read as they lie. The sum over the tile starts at zero and is added to o once, so the error grows with the tile, not
+// Rings whose sums are never rescaled join o and the tile's sum by their own rule (join). The values are read as they lie. The sum over the tile starts at zero and is added to o once, so the error grows with the tile, not
 // with the sequence; weights of 0 change no bit, so that what a pattern leaves out does not depend on how it was left out.
 #pragma once
 
@@ -66,7 +66,7 @@ private:
                 V const f = V::load(factor + w * lanes);
                 static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
                     T* const out = o + r * pitch + w * lanes;
-                    fma(V::load(out), f, acc[r][w]).store(out);
+                    detail::join_sums<Ring>(V::load(out), f, acc[r][w]).store(out);
                 });
             }
         });

@@ -25,4 +25,50 @@ constexpr tile_config default_tiles() {
     return c;
 }
 
+namespace detail {
+// What a contraction says of itself, and what that means where it says nothing.
+template <class Ring>
+inline constexpr int accumulators_of = 1; // registers that a pair's sum takes
+template <class Ring>
+    requires requires { Ring::accumulators; }
+inline constexpr int accumulators_of<Ring> = Ring::accumulators;
+template <class Ring>
+inline constexpr int spare_of = 0; // registers that a step needs beside its operands
+template <class Ring>
+    requires requires { Ring::spare; }
+inline constexpr int spare_of<Ring> = Ring::spare;
+template <class Ring>
+inline constexpr bool has_operand = requires { requires Ring::has_operand; }; // one more operand a feature
+template <class Ring>
+inline constexpr bool skips_nan = requires { requires Ring::skips_nan; };
+template <class Ring, class V>
+using accumulator_of = decltype(Ring::template zero<V>());
+
+template <class Ring, class V>
+HEED_INLINE V finish_sum(Ring const& ring, accumulator_of<Ring, V> const& acc, extent_t width) {
+    if constexpr (requires { ring.finish(acc, width); }) {
+        return ring.finish(acc, width);
+    } else {
+        return acc;
+    }
+}
+// A tile's sum into what came before, which is multiplied by factor where the ring's sums are rescaled at all.
+template <class Ring, class V>
+HEED_INLINE V join_sums(V before, V factor, V tile) {
+    if constexpr (requires { Ring::join(before, factor, tile); }) {
+        return Ring::join(before, factor, tile);
+    } else {
+        return fma(before, factor, tile);
+    }
+}
+
+// Broadcast operands of a register block: as many as the accumulators leave room for.
+template <class Ring, class A>
+constexpr int block_rows(tile_config c) {
+    int rows = c.rows;
+    while (rows > 1 && rows * c.vecs * accumulators_of<Ring> + c.vecs + 1 + spare_of<Ring> > registers<A>) { rows /= 2; }
+    return rows;
+}
+} // namespace detail
+
 } // namespace heed

@@ -69,6 +69,9 @@ concept PackedPattern = Pattern<P> && requires(P const p, place const at, range 
 //   settle(row, sum)          adds the tile's sum of weights
 //   close(row)                final factor of the accumulated values
 //   unit                      scores reach raise and weight multiplied by this number
+// optional: finish(row, gathered)   what is written of a row, instead of gathered times close(row)
+//           tally(sum, weight)      what settle gets is built by this, instead of sum + weight
+//           weighs                  static bool: false if weight returns the score and nothing is tallied of scores that are numbers
 template <class N, class V = double>
 concept Normalizer = Policy<N> && requires(N const n, typename N::template row<V> r, typename N::template row<V> const c, place const at, V x) {
     { n.template start<V>(at) } -> std::same_as<typename N::template row<V>>;
@@ -152,7 +155,14 @@ HEED_HD void saved_numbers(N const& n, typename N::template row<V> const& r, V* 
 }
 } // namespace detail
 
-// Contraction and mix: step(acc, a, b) = reduce(acc, combine(a, b)), zero() its neutral element.
+// Mix: how values are gathered. step(acc, a, b) = reduce(acc, combine(a, b)), zero() its neutral element; a is the value, b the weight.
+// optional: join(before, factor, tile)   a tile's sum joins what came before; without it before * factor + tile
+//           skips_nan                    step skips a product that is not a number: engines look at rows of values, and put NaN where it belongs
+// A contraction is the same over k (a) and q (b), and may besides say
+//           accumulators, spare          registers that a pair's sum takes (zero, step and reduce are then of a struct of V), that a step needs beside
+//           has_operand                  step(acc, k, q, w) with one more operand per feature; the score's head gives operand(place, c)
+//           finish(acc, width)           the raw score from the sum
+// and have members, which the head's contraction_value() sets. A head says raw if the raw score is the score.
 template <class R, class V = double>
 concept Ring = Policy<R> && requires(V a) {
     { R::template zero<V>() } -> std::same_as<V>;

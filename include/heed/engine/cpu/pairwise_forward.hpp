@@ -18,6 +18,7 @@
 #include <heed/engine/cpu/pattern_cut.hpp>
 #include <heed/engine/cpu/row_scores.hpp>
 #include <heed/engine/cpu/score_tables.hpp>
+#include <heed/engine/cpu/skipped_nan.hpp>
 #include <heed/engine/cpu/tile_loads.hpp>
 #include <heed/engine/problem.hpp>
 #include <heed/engine/workspace.hpp>
@@ -39,23 +40,28 @@ struct pairwise_forward {
     using V = vec<T, A>;
     using I = index_of<V>;
     using score_type = decltype(M::score);
+    using ring = typename score_type::contraction;
     using normalizer_type = decltype(M::normalizer);
     using row_type = typename normalizer_type::template row<V>;
-    using contract = contract_tile<typename score_type::contraction, T, A, C>;
-    using mix = mix_tile<decltype(M::mix), T, A, C>;
+    using contract = contract_tile<ring, T, A, C>;
+    using mix_ring = decltype(M::mix);
+    using mix = mix_tile<mix_ring, T, A, C>;
 
     static constexpr int lanes = V::lanes;
     static constexpr extent_t pitch = contract::pitch; // queries of a tile
     static_assert(pitch <= C.keys, "heed: the memory of a key tile serves a tile of queries too");
     static constexpr int tables = detail::tables_of<score_type>;
-    static constexpr bool linear = detail::is_linear<score_type>;
+    static constexpr bool linear = detail::is_linear<score_type> || (detail::is_raw<score_type> && normalizer_type::unit == 1.0); // nothing to bend
     static constexpr bool row_wise = RowWiseNormalizer<normalizer_type, V>, counts = CountingNormalizer<normalizer_type, V>;
     static constexpr int kept = detail::kept_of<normalizer_type>();
+    static constexpr bool tallies = requires(normalizer_type const n, V x) { n.tally(x, x); };
+    static constexpr bool weighs = !linear || !requires { requires !normalizer_type::weighs; }; // else weights are the scores, unless some are NaN
     using cut = pattern_cut<decltype(M::pattern), T, A, C>;
 
     // One thread's memory.
     struct slot {
         T *s, *peak, *factor, *k, *v, *aside;
+        T* operand; // [d], of the contraction
         T* scores; // [keys][pitch] where row_wise: s points into it, else null
         T* table[tables == 0 ? 1 : tables];
         std::uint64_t *words, *kept;
@@ -73,6 +79,7 @@ struct pairwise_forward {
             k = a.template take<T>(C.keys * d);
             v = a.template take<T>(C.keys * dv);
             aside = a.template take<T>(pairs ? C.keys * pitch : 0);
+            operand = a.template take<T>(detail::has_operand<ring> ? d : 0);
             words = a.template take<std::uint64_t>(cut::packed ? C.keys : 0);
             kept = a.template take<std::uint64_t>(C.keys);
             cut = a.template take<segment>(cut::most_segments);
@@ -115,6 +122,9 @@ struct pairwise_forward {
             extent_t const g = by.groups - 1 - item % by.groups; // the heavy rows of a triangle first
             place const at = x.at(item / by.groups / q.head, item / by.groups % q.head);
             range const rows = intersect({0, at.queries}, {g * by.group * pitch, (g + 1) * by.group * pitch});
+            if constexpr (detail::has_operand<ring>) {
+                for (extent_t c = 0; c < at.width; ++c) { mine.operand[c] = static_cast<T>(detail::head_of(m.score).operand(at, c)); }
+            }
             if (rows.size() > 0) { group_of_queries({m, x, at, mine}, rows); }
         });
     }
@@ -136,12 +146,14 @@ private:
         int vecs; // vectors of queries in use
         T *q, *o;
         row_type* state;
+        bool odd = false; // where the contraction skips NaN: some query holds one
     };
     // One key tile, shared by the group.
     struct key_tile {
         range cols;
         tile_rows<std::conditional_t<pairs, E, T>> k;
         tile_rows<T> v; // where pairs: rows of pairs of keys
+        bool odd_k = false, odd_v = false; // where the rings skip NaN: some row holds one
         std::uint64_t odd[pairs ? (C.keys + 63) / 64 : 1] = {}; // where pairs: keys whose values are not finite
     };
 
@@ -166,7 +178,7 @@ private:
             return finish(tiles[0]);
         }
         for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
-            key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}};
+            key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}, false, false};
             bool fresh = true; // in no near cache yet
             for (int g = 0; g < count; ++g) {
                 int const segments = cut{c.m.pattern, c.at, tiles[g].rows, tiles[g].vecs, c.mem.words}(keys.cols, c.mem.cut);
@@ -184,7 +196,7 @@ private:
         slot& mem = h.mem;
         auto const each_tile = [&](auto&& body) {
             for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
-                key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}};
+                key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}, false, false};
                 mem.s = mem.scores + (keys.cols.begin - hull.begin) * pitch;
                 body(keys, cut{h.m.pattern, h.at, h.rows, h.vecs, mem.words}(keys.cols, mem.cut));
             }
@@ -205,7 +217,7 @@ private:
     }
 
     // Queries packed with the chain's leading factors and the normalizer's unit folded in; sums and states empty.
-    static void begin(cursor const& h) {
+    static void begin(cursor& h) {
         extent_t const d = h.width();
         if constexpr (pairs) {
             load_query_pairs<A>(h.x.q, operand::of_query(h.at), h.rows, h.q, pitch, extent_t(h.vecs) * lanes, h.mem.k);
@@ -213,7 +225,8 @@ private:
             load_transposed<A>(h.m.load.q, operand::of_query(h.at), h.rows, h.x.q, h.q, pitch, extent_t(h.vecs) * lanes, h.mem.k);
             if (lead(h) != T(1)) { scale_in_place<A>(h.q, d * pitch, lead(h)); }
         }
-        std::memset(h.o, 0, static_cast<std::size_t>(h.out_width() * pitch) * sizeof(T));
+        if constexpr (detail::skips_nan<ring>) { h.odd = any_nan_packed<V>(h.q, d, pitch, h.vecs); }
+        for (extent_t x = 0; x < h.out_width() * pitch; x += lanes) { mix_ring::template zero<V>().store(h.o + x); }
         for (int w = 0; w < C.vecs; ++w) { h.state[w] = h.m.normalizer.template start<V>(h.at); }
     }
 
@@ -230,6 +243,8 @@ private:
             t.k = load_rows<A>(c.m.load.k, of, t.cols, c.x.k, c.mem.k);
             t.v = load_rows<A>(c.m.load.v, of, t.cols, c.x.v, c.mem.v);
         }
+        if constexpr (detail::skips_nan<ring>) { t.odd_k = any_nan<A>(t.k, t.cols.size(), c.width()); }
+        if constexpr (detail::skips_nan<mix_ring>) { t.odd_v = any_nan<A>(t.v, t.cols.size(), c.out_width()); }
     }
 
     // cols never crosses a multiple of C.keys.
@@ -257,7 +272,10 @@ private:
                 typename contract::rows const k{t.k.at(part.begin), t.k.stride};
                 // while the first query tile reads the keys, the values are on their way
                 typename contract::rows const ahead = fresh ? typename contract::rows{t.v.at(part.begin), t.v.stride} : k;
-                contract::run(k, part.end - part.begin, ahead, h.q, d, s, peak, part.first, part.last);
+                contract::run(k, part.end - part.begin, ahead, h.q, d, s, peak, part.first, part.last, detail::contraction_of(h.m.score), mem.operand);
+            }
+            if constexpr (detail::skips_nan<ring>) {
+                if (h.odd || t.odd_k) [[unlikely]] { put_nan<A>(t.k, h.q, d, pitch, part.begin, part.end, part.first, part.last, mem.s); }
             }
             if (!as_is && bend(h, t.cols, part)) { may_mask = true; }
         }
@@ -269,7 +287,7 @@ private:
         slot& mem = h.mem;
         score_tables<T, A, C> const staging{h.at, h.rows, t.cols, h.vecs};
         // Values that are not finite must not meet a weight of 0: their rows are set aside and gathered pair by pair.
-        bool const strange = (pairs || may_mask) && has_strange_values(h, t, count);
+        bool const strange = detail::skips_nan<mix_ring> ? t.odd_v : (pairs || may_mask) && has_strange_values(h, t, count);
         segment const* plan = mem.cut;
         int plan_count = count;
         if (strange) [[unlikely]] {
@@ -277,7 +295,7 @@ private:
             plan = mem.plain;
         }
         for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(h.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
-        weigh(h, count);
+        if (weighs || h.odd || t.odd_k) { weigh(h, count); }
         staging.expect_next(h.m.score, 2);
         if constexpr (pairs) {
             if (strange) [[unlikely]] { std::memcpy(mem.aside, mem.s, static_cast<std::size_t>(t.cols.size() * pitch) * sizeof(T)); }
@@ -340,7 +358,7 @@ private:
             T* const at = mem.s + j * pitch + w * lanes;
             V const s = V::load(at), p = normalizer.weight(r, s);
             p.store(at);
-            sum[w] = sum[w] + p;
+            if constexpr (tallies) { sum[w] = normalizer.tally(sum[w], p); } else { sum[w] = sum[w] + p; }
             if constexpr (counts) { keys[w] = keys[w] + select(s == -math::inf<V>(), V(0), V(1)); }
         };
         for (int g = 0; g < count; ++g) {
@@ -394,7 +412,9 @@ private:
             segment const t = mem.cut[g];
             int begin = t.begin;
             for (int j = t.begin; j < t.end; ++j) {
-                if (pairs ? (keys.odd[j / 64] >> (j % 64) & 1) == 0 : !(detail::masks_of<score_type> || t.masked) || row_finite<A>(keys.v.at(j), extent_t(1), h.out_width())) { continue; }
+                if constexpr (detail::skips_nan<mix_ring>) {
+                    if (nan_in_row<A>(keys.v.at(j), h.out_width()) == T(0)) { continue; }
+                } else if (pairs ? (keys.odd[j / 64] >> (j % 64) & 1) == 0 : !(detail::masks_of<score_type> || t.masked) || row_finite<A>(keys.v.at(j), extent_t(1), h.out_width())) { continue; }
                 for (int w = t.first; w < t.last; ++w) {
                     mem.kept[j] |= bits_of(V::load(mem.s + j * pitch + w * lanes) != -math::inf<V>()) << (w * lanes);
                 }
@@ -418,7 +438,7 @@ private:
                 for (extent_t e = 0; e < h.out_width(); ++e) {
                     T* const o = h.o + e * pitch + w * lanes;
                     V const before = V::load(o);
-                    select(attends, decltype(M::mix)::step(before, V(value(e)), p), before).store(o);
+                    select(attends, gather_one<mix_ring>(before, V(value(e)), p), before).store(o);
                 }
             }
         }
@@ -431,7 +451,11 @@ private:
             V const f = h.m.normalizer.close(h.state[w]);
             for (extent_t e = 0; e < dv; ++e) {
                 T* const o = h.o + e * pitch + w * lanes;
-                (V::load(o) * f).store(o);
+                if constexpr (requires(normalizer_type const n, V x) { n.finish(h.state[w], x); }) {
+                    h.m.normalizer.finish(h.state[w], V::load(o)).store(o);
+                } else {
+                    (V::load(o) * f).store(o);
+                }
             }
         }
         store_transposed<A>(h.o, pitch, h.rows, h.x.out, h.at.batch, h.at.head, h.mem.v);

@@ -5,7 +5,10 @@
 #include <heed/engine/problem.hpp>
 #include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
+#include <heed/kernel/tile_config.hpp>
 #include <heed/policy/score/bias.hpp>
+
+#include <limits>
 
 namespace heed {
 
@@ -87,15 +90,42 @@ private:
         detail::for_each_table(m.score, [&](int, auto const& table) { kept = kept && static_cast<T>(detail::table_element(table, at, i, j)) != -math::inf<T>(); });
         if (!kept) { return -math::inf<T>(); }
         fetch(m.load.k, operand::of_key(at), x.k, j, mine.k);
-        T raw = ring::template zero<T>();
-        for (extent_t c = 0; c < at.width; ++c) { raw = ring::step(raw, mine.k[c], mine.q[c]); }
+        ring const of = detail::contraction_of(m.score);
+        auto sum = ring::template zero<T>();
+        bool odd = false;
+        for (extent_t c = 0; c < at.width; ++c) {
+            odd = odd || mine.k[c] != mine.k[c] || mine.q[c] != mine.q[c];
+            if constexpr (detail::has_operand<ring>) {
+                sum = of.step(sum, mine.k[c], mine.q[c], static_cast<T>(detail::head_of(m.score).operand(at, c)));
+            } else {
+                sum = of.step(sum, mine.k[c], mine.q[c]);
+            }
+        }
+        T raw = detail::finish_sum<ring, T>(of, sum, at.width);
+        if (detail::skips_nan<ring> && odd) { raw = std::numeric_limits<T>::quiet_NaN(); }
         return m.score(raw, detail::scalar_pair<T>{at, i, j}) * static_cast<T>(normalizer_type::unit);
+    }
+    static T gather(T before, T factor, T value, T weight) {
+        using mix = decltype(M::mix);
+        if constexpr (requires { mix::join(before, factor, mix::combine(value, weight)); }) {
+            return mix::join(before, factor, mix::combine(value, weight));
+        } else {
+            return mix::step(before * factor, value, weight);
+        }
+    }
+    template <class State>
+    static T written(normalizer_type const& n, State const& state, T gathered, T last) {
+        if constexpr (requires { n.finish(state, gathered); }) {
+            return n.finish(state, gathered);
+        } else {
+            return gathered * last;
+        }
     }
     static void row(M const& m, pairwise_problem<E> const& x, place const& at, extent_t i, slot const& mine) {
         extent_t const dv = x.v.extent(3);
         auto state = m.normalizer.template start<T>(at);
         fetch(m.load.q, operand::of_query(at), x.q, i, mine.q);
-        for (extent_t e = 0; e < dv; ++e) { mine.o[e] = T(0); }
+        for (extent_t e = 0; e < dv; ++e) { mine.o[e] = decltype(M::mix)::template zero<T>(); }
         if constexpr (RowWiseNormalizer<normalizer_type, T>) {
             auto const score_of = [&](extent_t j) { return score(m, x, at, i, j, mine); };
             m.normalizer.solve(state, detail::scalar_scores<decltype(score_of)>{score_of, at.keys});
@@ -105,15 +135,17 @@ private:
             if (s == -math::inf<T>()) { continue; }
             fetch(m.load.v, operand::of_key(at), x.v, j, mine.v);
             T const factor = m.normalizer.raise(state, s), p = m.normalizer.weight(state, s);
-            if constexpr (CountingNormalizer<normalizer_type, T>) {
+            if constexpr (requires { m.normalizer.tally(p, p); }) {
+                m.normalizer.settle(state, m.normalizer.tally(T(0), p));
+            } else if constexpr (CountingNormalizer<normalizer_type, T>) {
                 m.normalizer.settle(state, p, T(1));
             } else {
                 m.normalizer.settle(state, p);
             }
-            for (extent_t e = 0; e < dv; ++e) { mine.o[e] = decltype(M::mix)::step(mine.o[e] * factor, mine.v[e], p); }
+            for (extent_t e = 0; e < dv; ++e) { mine.o[e] = gather(mine.o[e], factor, mine.v[e], p); }
         }
         T const last = m.normalizer.close(state);
-        for (extent_t e = 0; e < dv; ++e) { x.out(at.batch, at.head, i, e) = static_cast<E>(mine.o[e] * last); }
+        for (extent_t e = 0; e < dv; ++e) { x.out(at.batch, at.head, i, e) = static_cast<E>(written(m.normalizer, state, mine.o[e], last)); }
         if (x.lse.data_handle() != nullptr) {
             constexpr int kept = detail::kept_of<normalizer_type>();
             if constexpr (kept > 0) {

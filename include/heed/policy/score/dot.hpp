@@ -110,6 +110,26 @@ HEED_HD void for_each_table(then<A, B> const& s, F&& f) {
     for_each_table<Slot + tables_of<A>>(s.second, f);
 }
 
+// The head of a chain, its contraction as a value, and whether that alone is the score (as dot is, and what is folded into its queries).
+template <class S>
+HEED_HD constexpr S const& head_of(S const& s) {
+    return s;
+}
+template <class A, class B>
+HEED_HD constexpr auto const& head_of(then<A, B> const& s) {
+    return head_of(s.first);
+}
+template <class S>
+HEED_HD typename S::contraction contraction_of(S const& s) {
+    if constexpr (requires { head_of(s).contraction_value(); }) {
+        return head_of(s).contraction_value();
+    } else {
+        return {};
+    }
+}
+template <class S>
+inline constexpr bool is_raw = requires { requires S::raw; };
+
 template <class S>
 concept HeadOfChain = requires { typename S::contraction; };
 

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The tropical semirings. max_plus: (max, +) with zero -inf; min_plus: (min, +) with zero +inf. An addition and a comparison a pair.
+// Laws: reduce is associative, commutative and idempotent, exactly; + distributes over it up to rounding. So any split of a sum gives the same bits.
+//
+// step skips a sum that is not a number, which keeps its zero absorbing (-inf + inf counts as -inf) and never loses what came before; reduce and join
+// keep NaN of either side. Engines look at their operands' rows once and put NaN where a NaN operand belongs (skips_nan).
+#pragma once
+
+#include <heed/kernel/math.hpp>
+
+namespace heed {
+
+struct max_plus {
+    static constexpr bool skips_nan = true;
+    template <class V>
+    HEED_HD static V zero() {
+        return -math::inf<V>();
+    }
+    template <class V>
+    HEED_HD static V combine(V a, V b) {
+        using math::side_sum;
+        return side_sum(a, b);
+    }
+    template <class V>
+    HEED_HD static V step(V acc, V a, V b) {
+        using math::max;
+        return max(combine(a, b), acc);
+    }
+    template <class V>
+    HEED_HD static V reduce(V a, V b) {
+        using math::max;
+        using math::select;
+        return select(a == a, max(a, b), a);
+    }
+    // nothing is rescaled: a tile joins what came before
+    template <class V>
+    HEED_HD static V join(V before, V, V tile) {
+        return reduce(before, tile);
+    }
+    // a beats b
+    template <class V>
+    HEED_HD static auto better(V a, V b) {
+        return a > b;
+    }
+};
+
+struct min_plus {
+    static constexpr bool skips_nan = true;
+    template <class V>
+    HEED_HD static V zero() {
+        return math::inf<V>();
+    }
+    template <class V>
+    HEED_HD static V combine(V a, V b) {
+        using math::side_sum;
+        return side_sum(a, b);
+    }
+    template <class V>
+    HEED_HD static V step(V acc, V a, V b) {
+        using math::min;
+        return min(combine(a, b), acc);
+    }
+    template <class V>
+    HEED_HD static V reduce(V a, V b) {
+        using math::min;
+        using math::select;
+        return select(a == a, min(a, b), a);
+    }
+    template <class V>
+    HEED_HD static V join(V before, V, V tile) {
+        return reduce(before, tile);
+    }
+    template <class V>
+    HEED_HD static auto better(V a, V b) {
+        return a < b;
+    }
+};
+
+} // namespace heed
