@@ -61,9 +61,11 @@ void add_bench(CLI::App& app, int& exit_code) {
     command->add_option("--compare", o.compare, "An older JSON file to compare with; two files are compared without a run")->expected(1, 2);
     command->add_option("--report", o.report, "Write a self-contained HTML page");
     auto* const quick = command->add_flag("--quick", o.quick, "One minute: softmax beside Eigen");
-    command->add_flag("--gates", o.gates, "The project's speed table: reached, gate and goal")->excludes(quick);
+    auto* const gates = command->add_option("--gates", o.gate_words, "The project's speed table: reached, gate and goal; WORDS choose groups by their titles")
+                            ->expected(0, 1)->type_name("[WORDS]")->excludes(quick);
 
-    command->callback([options, repetitions, min_time, &exit_code] {
+    command->callback([options, repetitions, min_time, gates, &exit_code] {
+        options->gates = gates->count() > 0;
         if (options->quick && repetitions->count() == 0) options->repetitions = 5;
         if (options->quick && min_time->count() == 0) options->min_time = 0.05;
         exit_code = guarded(*options);

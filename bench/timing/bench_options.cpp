@@ -7,10 +7,6 @@ namespace heed::bench {
 
 namespace {
 
-void refuse_what_is_not_built(bench_options const& o) {
-    if (o.backward) throw unsupported_error("--backward: this build has no gradients to time");
-}
-
 std::string checked_backend(std::string const& name) {
     for (auto const* known : {"cpu", "reference", "unfused", "eigen"})
         if (name == known) return name;
@@ -46,7 +42,6 @@ std::vector<int> threads_of(bench_options const& options) {
 }
 
 std::vector<problem> problems_of(bench_options const& o) {
-    refuse_what_is_not_built(o);
     std::vector<problem> problems;
     auto const all_settings = parse_settings(o.set);
     auto const backends = split(o.backend, ',');
@@ -78,6 +73,7 @@ std::vector<problem> problems_of(bench_options const& o) {
                                                     p.dim_v = dim_v;
                                                     auto rest = chosen;
                                                     if (o.decode) set_step(p, rest);
+                                                    if (o.backward) p.verb = "backward";
                                                     apply_settings(rest, p);
                                                     p.backend = backend;
                                                     check(p);
@@ -98,7 +94,8 @@ std::string repeat_line(bench_options const& o) {
         if (value != usual) line += std::string(" --") + option + ' ' + value;
     };
     if (o.quick) line += " --quick";
-    if (o.gates) line += " --gates";
+    if (o.gates) line += o.gate_words.empty() ? " --gates" : " --gates '" + o.gate_words + "'";
+    if (o.backward) line += " --backward";
     if (o.decode) line += " --decode";
     add("mechanism", o.mechanism, plain.mechanism);
     for (auto const& assignment : o.set) line += " --set " + assignment;

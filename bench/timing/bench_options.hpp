@@ -17,6 +17,7 @@ struct bench_options {
     std::string dtype = "f32", threads = "1", backend = "cpu";
     bool backward = false, decode = false;
     bool quick = false, gates = false;
+    std::string gate_words = {}; // of the titles of the groups to measure; empty: all
     bool verify = true;
     int repetitions = 7;
     double min_time = 0.1;

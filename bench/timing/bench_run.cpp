@@ -81,7 +81,9 @@ int run_bench(bench_options const& o) {
 
     auto const store = std::make_shared<operand_store>(o.seed);
     auto const cpus = usable_cpus().size();
-    auto const gates = o.gates ? gate_groups(has_teams() ? static_cast<int>(cpus) : 1) : std::vector<gate_group>{};
+    auto gates = o.gates ? gate_groups(has_teams() ? static_cast<int>(cpus) : 1) : std::vector<gate_group>{};
+    std::erase_if(gates, [&](gate_group const& g) { return g.title.find(o.gate_words) == std::string::npos; });
+    if (o.gates && gates.empty()) throw usage_error("--gates '" + o.gate_words + "': no title of a group has these words");
     std::vector<std::string> skipped;
     auto const groups = plan_groups(o, gates, store, skipped);
     auto const context = context_of(o);

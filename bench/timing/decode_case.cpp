@@ -44,7 +44,6 @@ std::shared_ptr<decode_run> run_of(problem const& p, std::uint64_t seed) {
 
 void refuse_what_is_not_compiled(problem const& p) {
     auto const refuse = [&](std::string const& why) { throw unsupported_error(name_of(p) + ": " + why); };
-    if (p.mechanism != "softmax") refuse("heed bench times the mechanism softmax only");
     if (p.backend != "cpu" || !p.isa.empty()) refuse("decode runs on the cpu backend, with the build's own instruction set");
     if (p.mask == mask_kind::document || p.bias != bias_kind::none || p.softcap != 0 || p.alibi) refuse("decode is compiled with mask=full, causal and window alone here");
     if (p.threads > 1 && !has_teams()) refuse("this build has no OpenMP, so one thread only");

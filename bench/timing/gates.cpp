@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "gates.hpp"
 
-#include "pair_count.hpp"
+#include "gate_builder.hpp"
+#include "registry.hpp"
 #include "text_table.hpp"
 
 #include <algorithm>
@@ -12,47 +13,10 @@ namespace heed::bench {
 
 namespace {
 
-problem square(std::int64_t n, std::int64_t d, mask_kind mask = mask_kind::full) {
-    problem p;
-    p.queries = p.keys = n;
-    p.dim = p.dim_v = d;
-    p.mask = mask;
-    return p;
-}
-
-std::string label(problem const& p) {
-    auto text = "d=" + std::to_string(p.dim) + ", N=" + std::to_string(p.queries);
-    if (p.verb == "decode") text = std::string(text_of(p.dtype)) + ", M=" + std::to_string(p.keys);
-    if (auto const layout = p.extra.find("layout"); layout != p.extra.end()) text += ", " + layout->second;
-    if (p.mask == mask_kind::causal) text += ", causal";
-    if (p.threads != 1) text += ", " + std::to_string(p.threads) + " threads";
-    return text;
-}
-
-class builder {
-public:
-    explicit builder(std::string title) { group_.title = std::move(title); }
-
-    void peak(problem const& p, double gate, double goal) { add({label(p), measure_of::peak, name(p), {}, gate, goal}); }
-    void against(std::string what, measure_of measure, problem const& p, problem const& other, double gate, double goal) {
-        add({std::move(what), measure, name(p), name(other), gate, goal});
-    }
-    gate_group finish() { return std::move(group_); }
-
-private:
-    std::string name(problem const& p) {
-        if (std::find(group_.problems.begin(), group_.problems.end(), p) == group_.problems.end()) group_.problems.push_back(p);
-        return name_of(p);
-    }
-    void add(gate g) { group_.gates.push_back(std::move(g)); }
-
-    gate_group group_;
-};
-
 constexpr auto causal = mask_kind::causal;
 
 gate_group one_thread() {
-    builder b("one thread, share of FMA peak");
+    gate_builder b("one thread, share of FMA peak");
     b.peak(square(4096, 128), 0.88, 0.94);
     b.peak(square(1024, 128), 0.85, 0.90);
     b.peak(square(4096, 64), 0.85, 0.91);
@@ -61,7 +25,7 @@ gate_group one_thread() {
 }
 
 gate_group causal_pairs() {
-    builder b("causal, counted on attended pairs, share of FMA peak");
+    gate_builder b("causal, counted on attended pairs, share of FMA peak");
     b.peak(square(4096, 128, causal), 0.84, 0.90);
     b.peak(square(4096, 64, causal), 0.83, 0.90);
     b.peak(square(1024, 128, causal), 0.74, 0.82);
@@ -70,7 +34,7 @@ gate_group causal_pairs() {
 }
 
 gate_group two_threads() {
-    builder b("two threads, speed-up over that of the FMA loop");
+    gate_builder b("two threads, speed-up over that of the FMA loop");
     for (auto one :
          {square(4096, 128), square(1024, 128), square(4096, 64), square(1024, 64), square(4096, 128, causal), square(4096, 64, causal)}) {
         auto two = one;
@@ -81,7 +45,7 @@ gate_group two_threads() {
 }
 
 gate_group odd_sizes() {
-    builder b("odd sizes, rate over that of the round neighbour");
+    gate_builder b("odd sizes, rate over that of the round neighbour");
     auto const pair = [&](problem const& odd, problem const& round) {
         b.against(label(odd) + " over " + label(round), measure_of::rate, odd, round, 0.92, 0.96);
     };
@@ -100,7 +64,7 @@ gate_group odd_sizes() {
 }
 
 gate_group windows() {
-    builder b("causal window of 256, N = 16k, share of FMA peak");
+    gate_builder b("causal window of 256, N = 16k, share of FMA peak");
     for (auto const& [d, gate, goal] : {std::tuple{128, 0.70, 0.78}, std::tuple{64, 0.62, 0.72}}) {
         auto p = square(16384, d, mask_kind::window);
         p.window = 256;
@@ -110,7 +74,7 @@ gate_group windows() {
 }
 
 gate_group compiled_in() {
-    builder b("scores with more in them, N = 4096, rate over plain");
+    gate_builder b("scores with more in them, N = 4096, rate over plain");
     for (std::int64_t d : {128, 64}) {
         auto const plain = square(4096, d);
         auto const with = [&](std::string const& what, double gate, auto change) {
@@ -127,7 +91,7 @@ gate_group compiled_in() {
 }
 
 gate_group lengths() {
-    builder b("every length against heed's own unfused path, time over its time");
+    gate_builder b("every length against heed's own unfused path, time over its time");
     for (std::int64_t d : {64, 128})
         for (std::int64_t n : {1, 2, 4, 7, 8, 16, 32, 64, 100, 128, 200, 256, 300, 512, 1000, 1024, 2048, 4095, 4096, 8192, 16384}) {
             auto fused = square(n, d);
@@ -146,7 +110,7 @@ gate_group lengths() {
 }
 
 gate_group eigen() {
-    builder b("N = 4096, one thread, times faster than Eigen");
+    gate_builder b("N = 4096, one thread, times faster than Eigen");
     auto const pair = [&](problem const& p, double gate, double goal) {
         auto other = p;
         other.backend = "eigen";
@@ -160,7 +124,7 @@ gate_group eigen() {
 }
 
 gate_group avx2_build() {
-    builder b("AVX2 build, share of its own FMA peak");
+    gate_builder b("AVX2 build, share of its own FMA peak");
     for (std::int64_t d : {128, 64}) {
         auto p = square(4096, d);
         p.isa = "avx2";
@@ -169,10 +133,44 @@ gate_group avx2_build() {
     return b.finish();
 }
 
+gate_group gradients() {
+    gate_builder b("backward, N = 4096, counted as 2.5 forward passes, share of FMA peak");
+    for (auto const& [d, gate, goal] : {std::tuple{128, 0.66, 0.82}, std::tuple{64, 0.58, 0.74}}) {
+        auto plain = square(4096, d), masked = square(4096, d, causal);
+        plain.verb = masked.verb = "backward";
+        b.peak(plain, gate, goal);
+        b.against(label(masked) + " over full", measure_of::rate, masked, plain, 0.90, 0.97);
+    }
+    return b.finish();
+}
+
+gate_group sixteen_bits() {
+    gate_builder b("bf16 and f16, N = 4096, rate over that of f32");
+    for (std::int64_t d : {128, 64})
+        for (auto dtype : {element::bf16, element::f16}) {
+            auto const f32 = square(4096, d);
+            auto p = f32;
+            p.dtype = dtype;
+            b.against(label(p), measure_of::rate, p, f32, 0.95, 1.0);
+        }
+    return b.finish();
+}
+
+gate_group split_keys() {
+    gate_builder b("keys split in 8 and merged, rate over the whole");
+    for (std::int64_t d : {128, 64}) {
+        auto const whole = square(4096, d);
+        auto split = whole;
+        split.extra["splits"] = "8";
+        b.against(label(split), measure_of::rate, split, whole, 0.97, 0.99);
+    }
+    return b.finish();
+}
+
 bool is_pair(gate const& g) { return g.measure != measure_of::peak && g.measure != measure_of::scaling; }
 
 gate_group decode_steps(int threads, std::int64_t keys) {
-    builder b("one-token decode, 32 query heads over 8, d = 128, share of a pure read of its bytes");
+    gate_builder b("one-token decode, 32 query heads over 8, d = 128, share of a pure read of its bytes");
     auto const step = [&](element dtype) {
         problem p = square(keys, 128);
         p.verb = "decode";
@@ -194,6 +192,12 @@ gate_group decode_steps(int threads, std::int64_t keys) {
     return b.finish();
 }
 
+double work_of(std::string const& name) {
+    auto const p = parse_name(name);
+    auto const* const rows = find_rows(p.mechanism);
+    return rows == nullptr ? flops(p) : rows->work(p);
+}
+
 double value_of(gate const& g, row const& own, row const& other) {
     switch (g.measure) {
     case measure_of::peak:
@@ -201,7 +205,7 @@ double value_of(gate const& g, row const& own, row const& other) {
     case measure_of::scaling:
         return own.median_of("of_peak") / other.median_of("of_peak");
     case measure_of::rate:
-        return own.median_of("vs_other") * flops(parse_name(g.row)) / flops(parse_name(g.other));
+        return own.median_of("vs_other") * work_of(g.row) / work_of(g.other);
     case measure_of::slowdown:
         return 1 / own.median_of("vs_other");
     case measure_of::speedup:
@@ -223,6 +227,10 @@ std::vector<gate_group> gate_groups(int cpus) {
     for (int threads : {1, 2})
         for (std::int64_t keys : {8192, 65536})
             if (threads <= cpus) groups.push_back(decode_steps(threads, keys));
+    groups.push_back(gradients());
+    groups.push_back(sixteen_bits());
+    groups.push_back(split_keys());
+    add_registered_gates(cpus, groups);
     return groups;
 }
 

@@ -30,6 +30,14 @@ std::vector<std::string> limits_here() {
     return names;
 }
 
+timed_case limit_case(std::string_view name) {
+    auto const parts = split(name, '/');
+    if (parts.size() < 3 || !is_limit(name)) throw usage_error("'" + std::string(name) + "' is no limit/<what>/<threads>");
+    constexpr std::string_view key = "isa=";
+    auto const isa = parts.size() > 3 && parts[3].starts_with(key) ? parts[3].substr(key.size()) : std::string();
+    return limit_case(parts[1], static_cast<int>(parse_size(parts[2])), isa);
+}
+
 timed_case limit_case(std::string_view what, int threads, std::string_view isa) {
     if (what == "read") return read_case(threads);
     auto const loop = find(what, isa);

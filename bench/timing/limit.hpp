@@ -14,6 +14,7 @@ namespace heed::bench {
 // what: fma_f32, fma_f64, add_max, read, and bf16_dot where the build has the instruction. An isa other than the build's
 // own ("avx2") adds the key isa=... Throws unsupported_error for a limit that this build cannot measure.
 timed_case limit_case(std::string_view what, int threads, std::string_view isa = "");
+timed_case limit_case(std::string_view name); // limit/<what>/<threads>[/isa=...]
 std::vector<std::string> limits_here(); // every `what` of this build
 
 // A register-only loop: `work` operations per call and thread.

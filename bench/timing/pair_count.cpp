@@ -72,7 +72,8 @@ key_span keys_of(problem const& p, std::int64_t query) {
 }
 
 double flops(problem const& p) {
-    return static_cast<double>(pairs_per_head(p)) * static_cast<double>(p.batch * p.heads) * 2.0 * static_cast<double>(p.dim + p.dim_v);
+    double const forward = static_cast<double>(pairs_per_head(p)) * static_cast<double>(p.batch * p.heads) * 2.0 * static_cast<double>(p.dim + p.dim_v);
+    return p.verb == "backward" ? 2.5 * forward : forward; // five products for two
 }
 
 double bytes(problem const& p) {

@@ -14,7 +14,7 @@ struct key_span {
 };
 key_span keys_of(problem const& p, std::int64_t query); // the keys that a query attends; all our masks are bands
 
-double flops(problem const& p); // attended pairs of all heads times 2 (d + d_v)
+double flops(problem const& p); // attended pairs of all heads times 2 (d + d_v); backward 2.5 times that
 double bytes(problem const& p); // every operand and the result once
 
 } // namespace heed::bench

@@ -27,6 +27,9 @@ prepared_run softmax_plain(problem const& p, operands<fp16> const& o, operand_st
 // One of bias, softcap and alibi, with the patterns full and causal.
 prepared_run softmax_scored(problem const& p, operands<float> const& o, operand_store& store);
 
+// splits=n: no pattern, the keys in n parts and their results merged.
+prepared_run softmax_splits(problem const& p, operands<float> const& o, operand_store& store);
+
 // The patterns full and causal on AVX2, whatever the rest of the build uses.
 prepared_run softmax_avx2(problem const& p, operands<float> const& o, operand_store& store);
 bool has_softmax_avx2();

@@ -149,6 +149,16 @@ TEST_CASE("bench: decode computes awkward shapes rightly, for every element and 
     CHECK(bench("--decode --seq 40 --heads 2 --dim 5 --set mask=window --set window=7 --set layout=ring --json -").status == 0);
 }
 
+TEST_CASE("bench: gradients and split keys are timed and checked") {
+    for (auto const* arguments : {"--backward --heads 2 --kv-heads 1 --seq 67 --kv-seq 75 --dim 20 --dim-v 12 --set mask=full,causal,window", "--backward --dtype bf16 --seq 40",
+                                  "--seq 50 --kv-seq 131 --set splits=1,5,131"}) {
+        auto const result = bench(arguments);
+        INFO(arguments << '\n' << result.error);
+        CHECK(result.status == 0);
+        CHECK_THAT(result.out, heed_test::contains("limit/fma_f32/1"));
+    }
+}
+
 TEST_CASE("bench: the limits alone") {
     auto const result = bench("--mechanism limit");
     CHECK(result.status == 0);
@@ -159,7 +169,7 @@ TEST_CASE("bench: the limits alone") {
 
 TEST_CASE("bench: exit 3 and a sentence for what this build cannot time") {
     for (auto const* arguments :
-         {"--backward", "--decode --dtype f64", "--decode --set layout=ring", "--dtype int8", "--dtype bf16 --set window=8", "--dtype f16 --backend reference", "--backend cuda", "--mechanism tropical", "--set temperature=2",
+         {"--backward --dtype f64", "--backward --set softcap=3", "--backward --backend eigen", "--set splits=2 --set mask=causal", "--decode --dtype f64", "--decode --set layout=ring", "--dtype int8", "--dtype bf16 --set window=8", "--dtype f16 --backend reference", "--backend cuda", "--mechanism none-such", "--set temperature=2",
           "--set softcap=3 --set alibi=1", "--backend reference --threads 2", "--set isa=sse4.2"}) {
         auto const result = bench(arguments);
         INFO(arguments << '\n' << result.error);
@@ -171,10 +181,10 @@ TEST_CASE("bench: exit 3 and a sentence for what this build cannot time") {
 
 TEST_CASE("bench: exit 2 and a sentence for wrong usage and wrong files") {
     std::ofstream(path("broken.json")) << "{\"benchmarks\": [";
-    for (auto const& arguments : {std::string("--seq 0"), std::string("--seq 8..4"), std::string("--heads x"),
+    for (auto const& arguments : {std::string("--seq 0"), std::string("--set splits=0"), std::string("--seq 8..4"), std::string("--heads x"),
                                   std::string("--set mask=round"), std::string("--set mask"), std::string("--backend gpu"),
                                   std::string("--dtype f12"), std::string("--kv-heads 3"), std::string("--compare /nowhere/old.json"),
-                                  "--compare " + path("broken.json"), std::string("--repetitions 0"), std::string("--nonsense")}) {
+                                  "--compare " + path("broken.json"), std::string("--gates none-such"), std::string("--repetitions 0"), std::string("--nonsense")}) {
         auto const result = run("bench " + arguments);
         INFO(arguments << '\n' << result.error);
         CHECK(result.status == 2);
