@@ -43,6 +43,7 @@ public:
     std::int64_t integer(std::string_view key, std::int64_t least, std::int64_t most) const;
     bool flag(std::string_view key) const;
     std::optional<double> number_if(std::string_view key) const;
+    std::string const& word(std::string_view key) const { return text(key); }
 
 private:
     std::string const& text(std::string_view key) const;

@@ -19,3 +19,4 @@
 #include <heed/mechanism/sigmoid.hpp>
 #include <heed/mechanism/softmax.hpp>
 #include <heed/mechanism/sparse.hpp>
+#include <heed/mechanism/spherical.hpp>
