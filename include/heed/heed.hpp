@@ -10,6 +10,7 @@
 #include <heed/front/mixture.hpp>
 #include <heed/front/mixture_backward.hpp>
 #include <heed/front/rotate.hpp>
+#include <heed/front/semiring_matmul.hpp>
 #include <heed/mechanism/differential.hpp>
 #include <heed/mechanism/gated.hpp>
 #include <heed/mechanism/off_by_one.hpp>

@@ -63,10 +63,10 @@ using xsimd_arch_t = decltype(detail::xsimd_arch<A>());
 template <class A>
 inline constexpr int registers = A::has(isa::avx512f) || A::has(isa::neon64) ? 32 : 16;
 
-// Additions beside comparisons go to the multipliers (side_sum): with AVX-512 that is 1.7 times the rate on Zen 5, whose comparisons share the
-// adders, and costs nothing where all share the same ports. Zen 3 has room for both: there it is slower.
+// Additions beside comparisons go to the multipliers (side_sum): on Zen 3 and Zen 5, whose comparisons share the adders, that is 1.7 to 1.9 times the
+// rate; where all share the same ports it costs a register.
 template <class A>
-inline constexpr bool sums_by_fma = A::has(isa::avx512f);
+inline constexpr bool sums_by_fma = A::has(isa::avx512f) || A::has(isa::avx2 | isa::fma);
 
 template <class T, class A>
 struct vec_mask {

@@ -81,8 +81,12 @@ private:
             j += size;
         };
         while (j + most <= count) { step(std::integral_constant<int, most>{}); }
-        if (most > 4 && j + 4 <= count) { step(std::integral_constant<int, 4>{}); }
-        if (j + 2 <= count) { step(std::integral_constant<int, 2>{}); }
+        if constexpr (most > 4) {
+            if (j + 4 <= count) { step(std::integral_constant<int, 4>{}); }
+        }
+        if constexpr (most > 2) {
+            if (j + 2 <= count) { step(std::integral_constant<int, 2>{}); }
+        }
         if (j < count) { step(std::integral_constant<int, 1>{}); }
     }
 };

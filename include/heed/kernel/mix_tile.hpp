@@ -22,6 +22,7 @@ struct mix_tile {
     using V = vec<T, A>;
     static constexpr int lanes = V::lanes;
     static constexpr extent_t pitch = extent_t(C.vecs) * lanes;
+    static constexpr int most = detail::block_rows<Ring, A>(C); // features of a block
 
     // v: rows of stride v_stride, `width` contiguous features; p: [keys][pitch]; o: [width][pitch]; factor: [pitch]. All C.vecs vectors of o are updated
     // when vecs == C.vecs, the first `vecs` else.
@@ -76,8 +77,8 @@ private:
 template <class Ring, class T, class A, tile_config C>
 void mix_tile<Ring, T, A, C>::run(T const* v, extent_t v_stride, T const* p, segment const* segments, int count, T* o, T const* factor, extent_t width, int vecs) {
     extent_t e = 0;
-    for (; e + C.rows <= width; e += C.rows) { block<C.rows>(v + e, v_stride, p, segments, count, o + e * pitch, factor, vecs); }
-    if constexpr (C.rows > 4) {
+    for (; e + most <= width; e += most) { block<most>(v + e, v_stride, p, segments, count, o + e * pitch, factor, vecs); }
+    if constexpr (most > 4) {
         if (e + 4 <= width) {
             block<4>(v + e, v_stride, p, segments, count, o + e * pitch, factor, vecs);
             e += 4;

@@ -66,7 +66,7 @@ HEED_INLINE V join_sums(V before, V factor, V tile) {
 template <class Ring, class A>
 constexpr int block_rows(tile_config c) {
     int rows = c.rows;
-    while (rows > 1 && rows * c.vecs * accumulators_of<Ring> + c.vecs + 1 + spare_of<Ring> > registers<A>) { rows /= 2; }
+    while (rows > 1 && rows * c.vecs * accumulators_of<Ring> + c.vecs + 1 + spare_of<Ring> > registers<A>) { --rows; }
     return rows;
 }
 } // namespace detail

@@ -11,6 +11,7 @@
 namespace heed {
 
 struct max_plus {
+    static constexpr int spare = 2; // the sum, and the constant of side_sum
     static constexpr bool skips_nan = true;
     template <class V>
     HEED_HD static V zero() {
@@ -45,6 +46,7 @@ struct max_plus {
 };
 
 struct min_plus {
+    static constexpr int spare = 2; // the sum, and the constant of side_sum
     static constexpr bool skips_nan = true;
     template <class V>
     HEED_HD static V zero() {

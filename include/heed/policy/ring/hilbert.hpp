@@ -19,6 +19,7 @@ struct two_accumulators {
 
 struct hilbert_range {
     static constexpr int accumulators = 2; // greatest and least difference
+    static constexpr int spare = 2; // the difference, and the constant of side_difference
     static constexpr bool skips_nan = true;
     template <class V>
     HEED_HD static detail::two_accumulators<V> zero() {
@@ -47,6 +48,7 @@ struct hilbert_range {
 
 struct one_sided_range {
     static constexpr int accumulators = 2; // sum of differences and the least
+    static constexpr int spare = 1;
     static constexpr bool skips_nan = true;
     template <class V>
     HEED_HD static detail::two_accumulators<V> zero() {
