@@ -3,6 +3,7 @@
 #pragma once
 
 #include <heed/family/pairwise.hpp>
+#include <heed/family/recurrent.hpp>
 #include <heed/kernel/half.hpp>
 #include <heed/policy/load/rotary.hpp>
 #include <heed/policy/pattern/lengths.hpp>

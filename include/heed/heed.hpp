@@ -9,10 +9,15 @@
 #include <heed/front/merge.hpp>
 #include <heed/front/mixture.hpp>
 #include <heed/front/mixture_backward.hpp>
+#include <heed/front/recurrent_backward.hpp>
 #include <heed/front/rotate.hpp>
 #include <heed/front/semiring_matmul.hpp>
+#include <heed/front/step.hpp>
+#include <heed/mechanism/delta_rule.hpp>
 #include <heed/mechanism/differential.hpp>
 #include <heed/mechanism/gated.hpp>
+#include <heed/mechanism/gated_linear.hpp>
+#include <heed/mechanism/linear.hpp>
 #include <heed/mechanism/off_by_one.hpp>
 #include <heed/mechanism/proportional.hpp>
 #include <heed/mechanism/rectified.hpp>

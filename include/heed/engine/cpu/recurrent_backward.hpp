@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Backward of the recurrent family: once along a head for the states before each chunk, which are kept, and once back, chunk by chunk, with everything inside a
+// chunk made anew. One state a chunk and slot is all the memory that grows with the sequence.
+//
+// An item is a batch entry and the heads that share rows of q, k or v; or, where a gradient of broadcast data sums over batch entries or heads, all of those: one
+// thread adds up what belongs together, in one order.
+#pragma once
+
+#include <heed/engine/cpu/recurrent_forward.hpp>
+
+namespace heed {
+
+template <class F, class E, class A, int Chunk = 64>
+struct recurrent_backward {
+    using T = compute_t<E>;
+    using V = vec<T, A>;
+    using rows = recurrent_rows<F, E, A>;
+    using chunk = recurrent_chunk<T, A>;
+    using problem = recurrent_problem<E>;
+    using gradients = recurrent_gradients<E>;
+    using form = recurrent_form<F, T>;
+    static constexpr extent_t tokens = Chunk;
+
+    static constexpr std::string_view name(bool causal) { return causal ? "recurrent chunks backward" : "recurrent sums backward"; }
+
+    struct division {
+        extent_t batches, batch_step, heads, head_step; // items, and what each covers
+        extent_t items() const { return batches * heads; }
+    };
+    static division divide(problem const& p, gradients const& d) {
+        extent_t const h = p.heads();
+        extent_t groups = gcd(gcd(p.q.extent(1), p.k.extent(1)), p.v.extent(1));
+        bool all_batches = false;
+        for (auto const* x : {&d.log_decay, &d.beta}) {
+            if (x->data_handle() == nullptr) { continue; }
+            all_batches = all_batches || x->extent(0) == 1;
+            groups = x->extent(1) == 1 ? 1 : groups;
+        }
+        if (p.out.extent(0) * h == 0) { return {0, 1, 0, 1}; }
+        return {all_batches ? 1 : p.out.extent(0), all_batches ? p.out.extent(0) : 1, groups, h / groups};
+    }
+    static std::size_t slot_bytes(form const& m, problem const& p) {
+        arena count(nullptr);
+        slot const s(m, p, count);
+        return count.bytes();
+    }
+
+    template <class X>
+    static void run(form const& m, problem const& p, gradients const& d, X& executor, division const& n, int slots, std::byte* workspace) {
+        std::byte* const base = aligned(workspace);
+        std::size_t const bytes = slot_bytes(m, p);
+        clear(d.log_decay), clear(d.beta);
+        detail::for_each_item<A>(executor, slots, n.items(), [&](extent_t item, int at) {
+            arena room(base + static_cast<std::size_t>(at) * bytes);
+            slot s(m, p, room);
+            extent_t const b0 = item / n.heads * n.batch_step, h0 = item % n.heads * n.head_step;
+            for (extent_t b = b0; b < b0 + n.batch_step; ++b) {
+                for (extent_t h = h0; h < h0 + n.head_step; ++h) { walk(m, p, d, {b, h, p.head_of(p.q, h), p.head_of(p.k, h), p.head_of(p.v, h), 0, p.v.extent(3)}, s); }
+            }
+        });
+    }
+
+private:
+    using head_place = typename rows::head_place;
+
+    struct slot {
+        chunk c;
+        T *states, *before, *after; // before each chunk and after the last; two more for chunks that go token by token
+        slot(form const& m, problem const& p, arena& room) : c(recurrent_forward<F, E, A, Chunk>::sizes(m, p.q.extent(3), p.v.extent(3)), true, room) {
+            extent_t const chunks = m.causal ? (p.q.extent(2) + tokens - 1) / tokens : 0;
+            states = room.take<T>(m.causal ? (chunks + 1) * c.state_size() : 0);
+            before = room.take<T>(m.causal ? c.state_size() : 0);
+            after = room.take<T>(m.causal ? c.state_size() : 0);
+        }
+    };
+    static extent_t gcd(extent_t a, extent_t b) { return b == 0 ? a : gcd(b, a % b); }
+    static void clear(tensor_view<T> const& x) {
+        if (x.data_handle() == nullptr) { return; }
+        for (extent_t b = 0; b < x.extent(0); ++b) {
+            for (extent_t h = 0; h < x.extent(1); ++h) {
+                for (extent_t n = 0; n < x.length(b); ++n) {
+                    for (extent_t e = 0; e < x.extent(3); ++e) { x(b, h, n, e) = T(0); }
+                }
+            }
+        }
+    }
+
+    static void walk(form const& m, problem const& p, gradients const& d, head_place const& at, slot& s) {
+        chunk& c = s.c;
+        extent_t const width = p.q.extent(3);
+        c.clear_state(c.state);
+        rows::read_state(p.initial, at.b, at.h, width, 0, at.columns, c.state, c.vp);
+        c.clear_state(c.x);
+        rows::read_state(d.last, at.b, at.h, width, 0, at.columns, c.x, c.vp);
+        if (m.causal) {
+            along(m, p, d, at, s);
+        } else {
+            sums(m, p, d, at, c);
+        }
+        rows::write_state(c.x, c.vp, at.b, at.h, width, 0, at.columns, d.initial);
+    }
+
+    static void along(form const& m, problem const& p, gradients const& d, head_place const& at, slot& s) {
+        chunk& c = s.c;
+        extent_t const n = p.q.length(at.b), chunks = (n + tokens - 1) / tokens;
+        auto const length = [&](extent_t i) { return n - i * tokens < tokens ? n - i * tokens : tokens; };
+        for (extent_t i = 0; i < chunks; ++i) {
+            c.copy_state(c.state, s.states + i * c.state_size());
+            if (rows::read_keys(m, p, at, i * tokens, length(i), c)) {
+                step(length(i), c);
+            } else {
+                for (extent_t t = 0; t < length(i); ++t) { token(m, p, at, i * tokens + t, c); }
+            }
+        }
+        c.copy_state(c.state, s.states + chunks * c.state_size());
+        for (extent_t i = chunks - 1; i >= 0; --i) {
+            T const* const first = s.states + i * c.state_size();
+            c.copy_state(first, c.state);
+            if (piece(m, p, d, at, i * tokens, length(i), first + c.state_size(), true, c)) { continue; }
+            for (extent_t t = length(i) - 1; t >= 0; --t) { // NaN or infinity somewhere: nothing of it may reach what stands before
+                c.copy_state(first, c.state);
+                for (extent_t r = 0; r < t; ++r) { token(m, p, at, i * tokens + r, c); }
+                c.copy_state(c.state, s.before);
+                token(m, p, at, i * tokens + t, c);
+                c.copy_state(c.state, s.after);
+                c.copy_state(s.before, c.state);
+                piece(m, p, d, at, i * tokens + t, 1, s.after, false, c);
+            }
+        }
+    }
+    static void step(extent_t len, chunk& c) {
+        c.prepare(len, false);
+        c.solve(len);
+        c.advance(len);
+    }
+    static void token(form const& m, problem const& p, head_place const& at, extent_t n, chunk& c) {
+        rows::read_keys(m, p, at, n, 1, c);
+        step(1, c);
+    }
+    // Tokens [first, first + len), the state before them in place. Returns false, and does nothing, if all must be finite and is not.
+    static bool piece(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, T const* after, bool finite_only, chunk& c) {
+        bool finite = rows::read_keys(m, p, at, first, len, c);
+        finite &= rows::read_queries(m, p, at, first, len, c);
+        finite &= rows::read(d.dout, at.b, at.h, first, len, 0, at.columns, c.tall, c.dout, c.vp);
+        if (finite_only && !finite) { return false; }
+        c.prepare(len, true);
+        c.turn_state();
+        if (m.normalized) {
+            for (extent_t t = 0; t < len; ++t) { divide_back(m, p, at, first + t, t, c.denominator(t, at.columns), c); }
+        }
+        c.backward(len, after);
+        write_queries(m, p, d, at, first, len, c);
+        write_keys(m, p, d, at, first, len, c);
+        return true;
+    }
+    // The gradient of a quotient: by the numerators, and by the denominator in the column of ones.
+    static void divide_back(form const& m, problem const& p, head_place const& at, extent_t n, extent_t t, T sum, chunk& c) {
+        T const by = T(1) / (sum + m.eps);
+        T* const row = c.dout + t * c.vp;
+        T along = T(0);
+        E const* const out = p.out.row(at.b, at.h, n);
+        for (extent_t e = 0; e < at.columns; ++e) {
+            along += row[e] * static_cast<T>(out[e * p.out.stride(3)]);
+            row[e] *= by;
+        }
+        row[at.columns] = -along * by;
+    }
+
+    static void sums(form const& m, problem const& p, gradients const& d, head_place const& at, chunk& c) {
+        place const whole = p.at(at.b, at.h);
+        extent_t const keys = m.keys(whole);
+        for (extent_t first = 0; first < keys; first += tokens) {
+            extent_t const len = keys - first < tokens ? keys - first : tokens;
+            rows::read_keys(m, p, at, first, len, c);
+            c.advance(len);
+        }
+        c.turn_state();
+        bool const nothing = keys == 0 && !p.initial.given();
+        for (extent_t first = 0; first < whole.queries; first += tokens) {
+            extent_t const len = whole.queries - first < tokens ? whole.queries - first : tokens;
+            rows::read_queries(m, p, at, first, len, c);
+            rows::read(d.dout, at.b, at.h, first, len, 0, at.columns, c.tall, c.dout, c.vp);
+            if (m.normalized) {
+                c.read_state_only(len);
+                for (extent_t t = 0; t < len; ++t) { divide_back(m, p, at, first + t, t, nothing ? math::inf<T>() : c.o[t * c.vp + at.columns], c); }
+            }
+            c.backward_of_queries(len);
+            write_queries(m, p, d, at, first, len, c);
+        }
+        c.turn_x();
+        for (extent_t first = 0; first < whole.keys; first += tokens) {
+            extent_t const len = whole.keys - first < tokens ? whole.keys - first : tokens, kept = keys - first < len ? keys - first : len;
+            if (kept > 0) {
+                rows::read_keys(m, p, at, first, kept, c);
+                c.backward_of_keys(kept);
+            }
+            extent_t const from = kept > 0 ? kept : 0;
+            chunk::clear(c.dk + from * c.qp, len - from, c.qp, c.wide);
+            chunk::clear(c.h + from * c.vp, len - from, c.vp, c.tall);
+            write_keys(m, p, d, at, first, len, c);
+        }
+    }
+
+    // rows into a gradient: written by the first head that has these rows, added to by the others
+    static void give(T* from, extent_t pitch, tensor_view<E> const& to, extent_t heads, head_place const& at, extent_t h, extent_t first, extent_t len, extent_t width) {
+        if (at.h % (heads / to.extent(1)) != 0) {
+            for (extent_t t = 0; t < len; ++t) {
+                E const* const row = to.row(at.b, h, first + t);
+                for (extent_t e = 0; e < width; ++e) { from[t * pitch + e] += static_cast<T>(row[e * to.stride(3)]); }
+            }
+        }
+        unpack_rows<A>(from, pitch, len, width, to.row(at.b, h, first), to.stride(2), to.stride(3));
+    }
+    static void write_queries(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, chunk& c) {
+        if (d.dq.data_handle() == nullptr) { return; }
+        extent_t const width = p.q.extent(3);
+        if constexpr (!rows::identity) { rows::read(p.q, at.b, at.qh, first, len, 0, width, c.wide, c.q, c.qp); }
+        rows::map_back(m.feature, m.scale, c.q, c.qp, c.dq, c.qp, len, width);
+        give(c.dq, c.qp, d.dq, p.heads(), at, at.qh, first, len, width);
+    }
+    static void write_keys(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, chunk& c) {
+        extent_t const width = p.k.extent(3);
+        if (d.dk.data_handle() != nullptr) {
+            if constexpr (!rows::identity) { rows::read(p.k, at.b, at.kh, first, len, 0, width, c.wide, c.k, c.qp); }
+            rows::map_back(m.feature, T(1), c.k, c.qp, c.dk, c.qp, len, width);
+            give(c.dk, c.qp, d.dk, p.heads(), at, at.kh, first, len, width);
+        }
+        if (d.dv.data_handle() != nullptr) { give(c.h, c.vp, d.dv, p.heads(), at, at.vh, first, len, at.columns); }
+        if (m.decays != decay_kind::none) { add(d.log_decay, at, first, len, c.dg, m.decays == decay_kind::head ? 1 : c.qp, m.decays == decay_kind::head ? 1 : width); }
+        if (m.corrects) { add(d.beta, at, first, len, c.dbeta, c.vp, at.columns); }
+    }
+    // Gradients of data whose extents of 1 stand for all: summed over those.
+    static void add(tensor_view<T> const& to, head_place const& at, extent_t first, extent_t len, T const* from, extent_t pitch, extent_t width) {
+        if (to.data_handle() == nullptr) { return; }
+        extent_t const step = to.extent(3) == 1 ? 0 : to.stride(3);
+        for (extent_t t = 0; t < len; ++t) {
+            T* const row = rows::spread(to, at.b, at.h, first + t);
+            for (extent_t e = 0; e < width; ++e) { row[e * step] += from[t * pitch + e]; }
+        }
+    }
+};
+
+} // namespace heed

@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The algebra of one chunk of the recurrent family, forward and backward, on packed rows: dense products of kernel/product_tile.hpp and little else.
+//
+// With E_ts = prod_{s < r <= t} a_r (1 without decays), S the state before the chunk, X the loss's gradient by the state after it:
+//   A_ts = q_t (E_ts k_s), s <= t      B_ts = k_t (E_ts k_s), s < t        q~_t = E_t,first-1 q_t, k~ likewise     k^_s = E_last,s k_s
+//   u = beta (v - k~ S - B u), by forward substitution (delta rule), or v   o = q~ S + A u                          S <- E S + k^T u
+//   du = k^ X + A^T do;   h = beta (du - B^T h);   dA = do u^T;   dB = -h u^T;   X <- E X + q~^T do - k~^T h
+// The gradient of a logarithm of a decay at r is the sum of k_s-, q_t-weighted pairs with s < r <= t: sums over t >= r of q dq + k dk (as the later token) - k dk
+// (as the earlier one), plus sum_v S X after the chunk (derived as in arXiv:2312.06635, appendix, chunk by chunk so that nothing is summed over the sequence).
+//
+// Numbers: sums of logarithms over the tokens between two, each made of terms of one sign, never differences of long sums nor ratios of exponentials; a decay of 0 is exact.
+// Channel decays go in blocks of 16 tokens: inside a block products from token to token, between blocks decays to a common token.
+#pragma once
+
+#include <heed/engine/workspace.hpp>
+#include <heed/kernel/decay_block.hpp>
+#include <heed/kernel/math.hpp>
+#include <heed/kernel/pack.hpp>
+#include <heed/kernel/product_tile.hpp>
+#include <heed/policy/update/update.hpp>
+
+namespace heed {
+
+// Sizes of a call, as the chunk sees them.
+struct chunk_sizes {
+    extent_t tokens = 64; // of a chunk
+    extent_t width = 0;   // d, of mapped keys
+    extent_t columns = 0; // dv, and one more for the sum of ones
+    decay_kind decays = decay_kind::none;
+    bool corrects = false;
+};
+
+template <class T, class A>
+class recurrent_chunk {
+    using V = vec<T, A>;
+    using product = product_tile<T, A>;
+    static constexpr int lanes = V::lanes;
+    static constexpr extent_t block = decay_block_rows;
+
+    static constexpr extent_t padded(extent_t n) { return (n + lanes - 1) / lanes * lanes; }
+    // Whole lines, an odd number of them: rows of a power of two would share a few sets of the caches.
+    static constexpr extent_t pitch(extent_t n) {
+        constexpr extent_t line = extent_t(line_bytes / sizeof(T));
+        extent_t const lines = (n + line - 1) / line;
+        return (lines % 2 == 0 ? lines + 1 : lines) * line;
+    }
+
+    chunk_sizes n_;
+    T *weights_, *weights_b_, *da_, *db_; // [tokens][cp]
+    T *between_, *running_;               // E_ts of head decays; its last row
+    T *turned_;                           // keys, feature major [width][cp]
+    T *decay_, *prefix_, *suffix_, *total_; // channel decays: a, products inside a block up to and after a token, of a block
+    T *head_prefix_, *head_suffix_;       // [tokens]
+    T *state_turned_, *x_turned_, *u_turned_, *earlier_, *some_, *whole_;
+
+public:
+    extent_t qp, vp, cp;             // row pitches
+    extent_t wide, tall;             // width and columns, in whole registers
+    T *q, *k, *u, *beta, *g;         // packed: scaled queries, keys, values, beta (a row of columns each), log2 decays ([tokens] or rows)
+    T *qd, *kd, *ke, *factor;        // q~, k~, k^, E of the chunk (one a channel)
+    T *state, *o;                    // [width][vp], [tokens][vp]
+    T *x, *dout, *dq, *dk, *later, *h, *dbeta, *dg; // backward: X, do; gradients of q, k, (k as the later token), v, beta rows, decays (as g)
+
+    recurrent_chunk(chunk_sizes const& n, bool backward, arena& room) : n_(n) {
+        qp = pitch(n.width), vp = pitch(n.columns), cp = pitch(n.tokens);
+        wide = padded(n.width), tall = padded(n.columns);
+        extent_t const c = n.tokens, rows_q = c * qp, rows_v = c * vp, pairs = c * cp;
+        bool const head = n.decays == decay_kind::head, channel = n.decays == decay_kind::channel;
+        auto const take = [&](extent_t count, bool wanted = true) { return wanted ? room.take<T>(count) : nullptr; };
+        q = take(rows_q), k = take(rows_q), u = take(rows_v), o = take(rows_v), state = take(wide * vp), turned_ = take(wide * cp), weights_ = take(pairs);
+        beta = take(rows_v, n.corrects), weights_b_ = take(pairs, n.corrects);
+        g = take(channel ? rows_q : c, n.decays != decay_kind::none), factor = take(wide, n.decays != decay_kind::none);
+        between_ = take(pairs, !channel), running_ = take(cp, head), head_prefix_ = take(c, head), head_suffix_ = take(cp, head);
+        decay_ = take(rows_q, channel), prefix_ = take(rows_q, channel), suffix_ = take(rows_q, channel), total_ = take((c / block + 1) * qp, channel);
+        bool const decays = n.decays != decay_kind::none;
+        qd = decays ? take(rows_q) : q, ke = decays ? take(rows_q) : k, kd = n.corrects && decays ? take(rows_q) : k;
+        x = take(wide * vp, backward), dout = take(rows_v, backward), dq = take(rows_q, backward), dk = take(rows_q, backward), h = take(rows_v, backward);
+        da_ = take(pairs, backward), state_turned_ = take(tall * qp, backward), x_turned_ = take(tall * qp, backward), u_turned_ = take(tall * cp, backward);
+        later = take(rows_q, backward && n.corrects), dbeta = take(rows_v, backward && n.corrects), db_ = take(pairs, backward && n.corrects), whole_ = take(rows_v, backward && n.corrects);
+        dg = take(channel ? rows_q : c, backward && decays);
+        earlier_ = take(rows_q, backward && channel), some_ = take(block * qp, backward && channel);
+    }
+
+    static void clear(T* p, extent_t rows, extent_t p_pitch, extent_t width);
+    void clear_state(T* s) const { clear(s, wide, vp, tall); }
+    void copy_state(T const* from, T* to) const {
+        for (extent_t r = 0; r < wide; ++r) {
+            for (extent_t c = 0; c < tall; c += lanes) { V::load(from + r * vp + c).store(to + r * vp + c); }
+        }
+    }
+    extent_t state_size() const { return wide * vp; }
+
+    // From packed rows: decayed rows, scores. Without queries, what the state alone needs.
+    void prepare(extent_t len, bool queries);
+    // The delta rule's u from v, in place.
+    void solve(extent_t len, T* residual = nullptr);
+    void read(extent_t len);
+    void read_state_only(extent_t len);
+    void advance(extent_t len);
+
+    // sum of the weights of row t, and of q~_t with a column of the state: a denominator
+    T denominator(extent_t t, extent_t column) const;
+    void turn_state();
+
+    // After prepare (with queries), turn_state and with dout packed: all gradients; X of the chunk's end becomes that of its start. `after` is the state after
+    // the chunk (read where there are decays).
+    void backward(extent_t len, T const* after);
+
+    // Orders that are not causal: all keys, then all queries; dout packed, the state turned. X becomes its sum over queries.
+    void backward_of_queries(extent_t len);
+    void turn_x();
+    void backward_of_keys(extent_t len);
+
+private:
+    HEED_INLINE static T total_of(V x) {
+        T part[lanes], sum(0);
+        x.store(part);
+        for (int l = 0; l < lanes; ++l) { sum += part[l]; }
+        return sum;
+    }
+    // f(offset, token) for every register of the rows of queries and keys
+    template <class F>
+    HEED_INLINE void each(extent_t len, F const& f) const {
+        for (extent_t t = 0; t < len; ++t) {
+            for (extent_t c = 0; c < wide; c += lanes) { f(t * qp + c, t); }
+        }
+    }
+    HEED_INLINE static typename V::mask_type before(extent_t first, extent_t limit) {
+        return mask_cast<V>(iota(first, std::type_identity<index_of<V>>{}) < index_of<V>(limit));
+    }
+    // rows t of a [tokens][cp]: times E_ts for s <= t - strict, 0 beyond
+    template <bool Decay>
+    void weigh_rows(T* a, extent_t len, extent_t strict) const {
+        extent_t const end = padded(len);
+        for (extent_t t = 0; t < len; ++t) {
+            T* const row = a + t * cp;
+            extent_t const kept = t + 1 - strict;
+            for (extent_t s = 0; s < end; s += lanes) {
+                if (s >= kept) {
+                    V(0).store(row + s);
+                    continue;
+                }
+                V w = V::load(row + s);
+                if constexpr (Decay) { w = w * V::load(between_ + t * cp + s); }
+                if (s + lanes > kept) { w = select(before(s, kept), w, V(0)); }
+                w.store(row + s);
+            }
+        }
+    }
+    void weigh_no_decay(T* a, extent_t len, extent_t strict) const;
+    void weigh(T* a, extent_t len, extent_t strict) const;
+
+    // Head decays: E_ts row by row, the sums of logarithms carried along t.
+    void head_tables(extent_t len);
+
+    // Channel decays: a, and the products inside a block up to a token, after it, and of the whole block.
+    void channel_tables(extent_t len);
+    // Keys of earlier blocks, decayed to the end of block i: multiplied by its total; its own by what is after them.
+    void pull_keys(T* keys, extent_t t0, extent_t t1) const;
+    void channel_scores(extent_t len, bool queries);
+    // rows t0 ... of a: the scores with all keys up to them; `decayed` becomes rows times all decays of the chunk up to them
+    void block_scores(T const* rows_in, T* decayed, T* a, extent_t t0, extent_t rows, extent_t len);
+    template <class F>
+    HEED_INLINE void each_of(extent_t t0, extent_t rows, F const& f) const {
+        for (extent_t t = t0; t < t0 + rows; ++t) {
+            for (extent_t c = 0; c < wide; c += lanes) { f(t * qp + c, c); }
+        }
+    }
+
+    void solve_back(extent_t len);
+    // Gradients of decayed rows into those of the rows: q~ and k~ from the chunk's start, k^ to its end.
+    void decay_back(extent_t len, T* rows, T const* inside, T const* per_token, bool from_start);
+    // The last row of dg: what all decays of the chunk share, sum_v S X after it. dg[len - 1] holds it until decay_gradients.
+    void end_of_decays(extent_t len, T const* after);
+    void decay_gradients(extent_t len);
+    // rows_in: the later tokens' rows; target: their gradients, added to; gradients of k as the earlier token are added to dk times sign
+    void channel_gradients(extent_t len, T const* da, T const* rows_in, T* target, T sign);
+};
+
+template <class T, class A>
+void recurrent_chunk<T, A>::prepare(extent_t len, bool queries) {
+    if (n_.decays == decay_kind::channel) {
+        channel_tables(len);
+        channel_scores(len, queries);
+        return;
+    }
+    head_tables(len);
+    if (!queries && !n_.corrects) { return; }
+    pack_transposed<A>(k, qp, extent_t(1), len, n_.width, turned_, cp, padded(len));
+    if (queries) {
+        product::run(len, padded(len), n_.width, q, qp, 1, turned_, cp, weights_, cp, put::write, reach::columns);
+        weigh(weights_, len, 0);
+    }
+    if (n_.corrects) {
+        product::run(len, padded(len), n_.width, k, qp, 1, turned_, cp, weights_b_, cp, put::write, reach::columns);
+        weigh(weights_b_, len, 1);
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::solve(extent_t len, T* residual) {
+    if (!n_.corrects) { return; }
+    product::run(len, tall, n_.width, kd, qp, 1, state, vp, u, vp, put::subtract);
+    for (extent_t i = 0; i < len; i += substitute_rows) {
+        extent_t const rows = len - i < substitute_rows ? len - i : extent_t(substitute_rows);
+        if (i > 0) { product::run(rows, tall, i, weights_b_ + i * cp, cp, 1, u, vp, u + i * vp, vp, put::subtract); }
+        substitute<A>(weights_b_ + i * cp + i, cp, rows, beta + i * vp, vp, tall, u + i * vp, residual == nullptr ? nullptr : residual + i * vp);
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::advance(extent_t len) { product::run(n_.width, tall, len, ke, 1, qp, u, vp, state, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor); }
+template <class T, class A>
+void recurrent_chunk<T, A>::read(extent_t len) {
+    product::run(len, tall, n_.width, qd, qp, 1, state, vp, o, vp, put::write);
+    product::run(len, tall, len, weights_, cp, 1, u, vp, o, vp, put::add, reach::lower);
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::read_state_only(extent_t len) { product::run(len, tall, n_.width, q, qp, 1, state, vp, o, vp, put::write); }
+template <class T, class A>
+T recurrent_chunk<T, A>::denominator(extent_t t, extent_t column) const {
+    V sum(0);
+    for (extent_t c = 0; c <= t; c += lanes) { sum = sum + V::load(weights_ + t * cp + c); }
+    for (extent_t c = 0; c < wide; c += lanes) { sum = fma(V::load(qd + t * qp + c), V::load(state_turned_ + column * qp + c), sum); }
+    return total_of(sum);
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::turn_state() { pack_transposed<A>(state, vp, extent_t(1), n_.width, n_.columns, state_turned_, qp, wide); }
+template <class T, class A>
+void recurrent_chunk<T, A>::turn_x() { pack_transposed<A>(x, vp, extent_t(1), n_.width, n_.columns, x_turned_, qp, wide); }
+template <class T, class A>
+void recurrent_chunk<T, A>::backward(extent_t len, T const* after) {
+    solve(len, whole_);
+    turn_x();
+    pack_transposed<A>(u, vp, extent_t(1), len, n_.columns, u_turned_, cp, padded(len));
+    product::run(len, tall, n_.width, ke, qp, 1, x, vp, h, vp, put::write);
+    product::run(len, tall, len, weights_, 1, cp, dout, vp, h, vp, put::add, reach::upper);
+    if (n_.corrects) { solve_back(len); }
+    product::run(len, padded(len), n_.columns, dout, vp, 1, u_turned_, cp, da_, cp, put::write, reach::columns);
+    product::run(len, wide, n_.columns, dout, vp, 1, state_turned_, qp, dq, qp, put::write);
+    product::run(len, wide, n_.columns, u, vp, 1, x_turned_, qp, dk, qp, put::write);
+    if (n_.corrects) {
+        product::run(len, padded(len), n_.columns, h, vp, 1, u_turned_, cp, db_, cp, put::write, reach::columns);
+        product::run(len, wide, n_.columns, h, vp, 1, state_turned_, qp, later, qp, put::write);
+    }
+    decay_back(len, dq, prefix_, head_prefix_, true);
+    if (n_.corrects) { decay_back(len, later, prefix_, head_prefix_, true); }
+    decay_back(len, dk, suffix_, head_suffix_, false);
+    if (n_.decays != decay_kind::none) { end_of_decays(len, after); }
+    product::run(n_.width, tall, len, qd, 1, qp, dout, vp, x, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor);
+    if (n_.corrects) { product::run(n_.width, tall, len, kd, 1, qp, h, vp, x, vp, put::subtract); }
+    if (n_.decays == decay_kind::channel) {
+        weigh_no_decay(da_, len, 0);
+        channel_gradients(len, da_, q, dq, T(1));
+        if (n_.corrects) {
+            weigh_no_decay(db_, len, 1);
+            channel_gradients(len, db_, k, later, T(-1));
+        }
+    } else {
+        weigh(da_, len, 0);
+        product::run(len, wide, len, da_, cp, 1, k, qp, dq, qp, put::add, reach::lower);
+        product::run(len, wide, len, da_, 1, cp, q, qp, dk, qp, put::add, reach::upper);
+        if (n_.corrects) {
+            weigh(db_, len, 1);
+            product::run(len, wide, len, db_, cp, 1, k, qp, later, qp, put::add, reach::lower);
+            product::run(len, wide, len, db_, 1, cp, k, qp, dk, qp, put::subtract, reach::upper);
+        }
+    }
+    if (n_.decays != decay_kind::none) { decay_gradients(len); }
+    if (n_.corrects) {
+        each(len, [&](extent_t at, extent_t) { (V::load(dk + at) - V::load(later + at)).store(dk + at); });
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::backward_of_queries(extent_t len) {
+    product::run(len, wide, n_.columns, dout, vp, 1, state_turned_, qp, dq, qp, put::write);
+    product::run(n_.width, tall, len, q, 1, qp, dout, vp, x, vp, put::add);
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::backward_of_keys(extent_t len) {
+    product::run(len, tall, n_.width, k, qp, 1, x, vp, h, vp, put::write);
+    product::run(len, wide, n_.columns, u, vp, 1, x_turned_, qp, dk, qp, put::write);
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::head_tables(extent_t len) {
+    if (n_.decays != decay_kind::head) { return; }
+    extent_t const end = padded(len);
+    for (extent_t s = 0; s < end; s += lanes) { V(0).store(running_ + s); }
+    T sum(0);
+    for (extent_t t = 0; t < len; ++t) {
+        sum += g[t];
+        T part[lanes];
+        fast_exp2(V(sum)).store(part);
+        head_prefix_[t] = part[0];
+        for (extent_t s = 0; s <= t; s += lanes) {
+            V r = V::load(running_ + s);
+            r = s + lanes <= t ? r + V(g[t]) : select(before(s, t), r + V(g[t]), V(0));
+            r.store(running_ + s);
+            fast_exp2(r).store(between_ + t * cp + s);
+        }
+    }
+    for (extent_t s = 0; s < end; s += lanes) { fast_exp2(V::load(running_ + s)).store(head_suffix_ + s); }
+    for (extent_t c = 0; c < wide; c += lanes) { V(head_prefix_[len - 1]).store(factor + c); }
+    each(len, [&](extent_t at, extent_t t) {
+        (V::load(q + at) * V(head_prefix_[t])).store(qd + at);
+        (V::load(k + at) * V(head_suffix_[t])).store(ke + at);
+    });
+    if (n_.corrects) {
+        each(len, [&](extent_t at, extent_t t) { (V::load(k + at) * V(head_prefix_[t])).store(kd + at); });
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::channel_tables(extent_t len) {
+    for (extent_t t0 = 0; t0 < len; t0 += block) {
+        extent_t const t1 = t0 + block < len ? t0 + block : len;
+        for (extent_t c = 0; c < wide; c += lanes) {
+            V sum(0);
+            for (extent_t t = t0; t < t1; ++t) {
+                V const log = V::load(g + t * qp + c);
+                sum = sum + log;
+                fast_exp2(log).store(decay_ + t * qp + c);
+                fast_exp2(sum).store(prefix_ + t * qp + c);
+            }
+            fast_exp2(sum).store(total_ + t0 / block * qp + c);
+            sum = V(0);
+            for (extent_t t = t1 - 1; t >= t0; --t) {
+                fast_exp2(sum).store(suffix_ + t * qp + c);
+                sum = sum + V::load(g + t * qp + c);
+            }
+        }
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::pull_keys(T* keys, extent_t t0, extent_t t1) const {
+    T const* const total = total_ + t0 / block * qp;
+    for (extent_t s = 0; s < t1; ++s) {
+        for (extent_t c = 0; c < wide; c += lanes) {
+            extent_t const at = s * qp + c;
+            (s < t0 ? V::load(keys + at) * V::load(total + c) : V::load(k + at) * V::load(suffix_ + at)).store(keys + at);
+        }
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::channel_scores(extent_t len, bool queries) {
+    for (extent_t c = 0; c < wide; c += lanes) { V(1).store(factor + c); }
+    for (extent_t t0 = 0; t0 < len; t0 += block) {
+        extent_t const t1 = t0 + block < len ? t0 + block : len, rows = t1 - t0;
+        if (t0 > 0 && (queries || n_.corrects)) { pack_transposed<A>(ke, qp, extent_t(1), t0, n_.width, turned_, cp, t0); }
+        if (queries) { block_scores(q, qd, weights_, t0, rows, len); }
+        if (n_.corrects) {
+            block_scores(k, kd, weights_b_, t0, rows, len);
+            for (extent_t t = t0; t < t1; ++t) { weights_b_[t * cp + t] = T(0); }
+        }
+        pull_keys(ke, t0, t1);
+        for (extent_t c = 0; c < wide; c += lanes) { (V::load(factor + c) * V::load(total_ + t0 / block * qp + c)).store(factor + c); }
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::block_scores(T const* rows_in, T* decayed, T* a, extent_t t0, extent_t rows, extent_t len) {
+    each_of(t0, rows, [&](extent_t at, extent_t) { (V::load(rows_in + at) * V::load(prefix_ + at)).store(decayed + at); });
+    if (t0 > 0) { product::run(rows, t0, n_.width, decayed + t0 * qp, qp, 1, turned_, cp, a + t0 * cp, cp, put::write); }
+    for (extent_t t = t0; t < t0 + rows; ++t) {
+        for (extent_t s = t0; s < padded(len); s += lanes) { V(0).store(a + t * cp + s); }
+    }
+    diagonal_scores<A>(rows_in + t0 * qp, k + t0 * qp, decay_ + t0 * qp, qp, rows, wide, a + t0 * cp + t0, cp);
+    each_of(t0, rows, [&](extent_t at, extent_t c) { (V::load(decayed + at) * V::load(factor + c)).store(decayed + at); });
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::solve_back(extent_t len) {
+    for (extent_t i = (len - 1) / substitute_rows * substitute_rows; i >= 0; i -= substitute_rows) {
+        extent_t const rows = len - i < substitute_rows ? len - i : extent_t(substitute_rows), done = i + rows;
+        if (done < len) { product::run(rows, tall, len - done, weights_b_ + done * cp + i, 1, cp, h + done * vp, vp, h + i * vp, vp, put::subtract); }
+        substitute_back<A>(weights_b_ + i * cp + i, cp, rows, beta + i * vp, vp, tall, h + i * vp, dbeta + i * vp);
+    }
+    for (extent_t t = 0; t < len; ++t) {
+        for (extent_t c = 0; c < tall; c += lanes) { (V::load(dbeta + t * vp + c) * V::load(whole_ + t * vp + c)).store(dbeta + t * vp + c); }
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::decay_back(extent_t len, T* rows, T const* inside, T const* per_token, bool from_start) {
+    if (n_.decays == decay_kind::head) {
+        each(len, [&](extent_t at, extent_t t) { (V::load(rows + at) * V(per_token[t])).store(rows + at); });
+    } else if (n_.decays == decay_kind::channel) {
+        extent_t const blocks = (len + block - 1) / block;
+        for (extent_t c = 0; c < wide; c += lanes) {
+            V outside(1);
+            for (extent_t i = 0; i < blocks; ++i) {
+                extent_t const at_block = from_start ? i : blocks - 1 - i, t0 = at_block * block, t1 = t0 + block < len ? t0 + block : len;
+                for (extent_t t = t0; t < t1; ++t) { (V::load(rows + t * qp + c) * (V::load(inside + t * qp + c) * outside)).store(rows + t * qp + c); }
+                outside = outside * V::load(total_ + at_block * qp + c);
+            }
+        }
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::end_of_decays(extent_t len, T const* after) {
+    T all(0);
+    for (extent_t r = 0; r < n_.width; ++r) {
+        V sum(0);
+        for (extent_t c = 0; c < tall; c += lanes) { sum = fma(V::load(after + r * vp + c), V::load(x + r * vp + c), sum); }
+        T const one = total_of(sum);
+        all += one;
+        if (n_.decays == decay_kind::channel) { dg[(len - 1) * qp + r] = one; }
+    }
+    if (n_.decays == decay_kind::channel) {
+        for (extent_t r = n_.width; r < wide; ++r) { dg[(len - 1) * qp + r] = T(0); }
+    } else {
+        dg[len - 1] = all;
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::decay_gradients(extent_t len) {
+    auto const of = [&](extent_t at) HEED_INLINE_LAMBDA {
+        V const key = V::load(k + at);
+        V r = V::load(q + at) * V::load(dq + at) - key * V::load(dk + at);
+        if (n_.corrects) { r = r - key * V::load(later + at); }
+        return r;
+    };
+    if (n_.decays == decay_kind::channel) {
+        for (extent_t c = 0; c < wide; c += lanes) {
+            V sum = V::load(dg + (len - 1) * qp + c);
+            for (extent_t t = len - 1; t >= 0; --t) {
+                sum = sum + of(t * qp + c);
+                sum.store(dg + t * qp + c);
+            }
+        }
+    } else {
+        T sum = dg[len - 1];
+        for (extent_t t = len - 1; t >= 0; --t) {
+            V row(0);
+            for (extent_t c = 0; c < wide; c += lanes) { row = row + of(t * qp + c); }
+            sum += total_of(row);
+            dg[t] = sum;
+        }
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::channel_gradients(extent_t len, T const* da, T const* rows_in, T* target, T sign) {
+    for (extent_t t0 = 0; t0 < len; t0 += block) {
+        extent_t const t1 = t0 + block < len ? t0 + block : len, rows = t1 - t0;
+        if (t0 > 0) {
+            product::run(rows, wide, t0, da + t0 * cp, cp, 1, ke, qp, some_, qp, put::write);
+            each_of(t0, rows, [&](extent_t at, extent_t) { fma(V::load(some_ + at - t0 * qp), V::load(prefix_ + at), V::load(target + at)).store(target + at); });
+        }
+        diagonal_gradients<A>(da + t0 * cp + t0, cp, rows_in + t0 * qp, k + t0 * qp, decay_ + t0 * qp, qp, rows, wide, target + t0 * qp, dk + t0 * qp, sign);
+        pull_keys(ke, t0, t1); // ke is k^ again after the last block
+    }
+    clear(earlier_, len, qp, wide);
+    for (extent_t t0 = (len - 1) / block * block; t0 >= 0; t0 -= block) {
+        extent_t const t1 = t0 + block < len ? t0 + block : len, rows = t1 - t0;
+        T const* const total = total_ + t0 / block * qp;
+        each_of(t0, rows, [&](extent_t at, extent_t) {
+            fma(V::load(earlier_ + at) * V::load(suffix_ + at), V(sign), V::load(dk + at)).store(dk + at);
+            (V::load(rows_in + at) * V::load(prefix_ + at)).store(some_ + at - t0 * qp);
+        });
+        each_of(0, t0, [&](extent_t at, extent_t c) { (V::load(earlier_ + at) * V::load(total + c)).store(earlier_ + at); });
+        if (t0 > 0) { product::run(t0, wide, rows, da + t0 * cp, 1, cp, some_, qp, earlier_, qp, put::add); }
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::weigh(T* a, extent_t len, extent_t strict) const {
+    if (n_.decays == decay_kind::head) {
+        weigh_rows<true>(a, len, strict);
+    } else {
+        weigh_rows<false>(a, len, strict);
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::weigh_no_decay(T* a, extent_t len, extent_t strict) const { weigh_rows<false>(a, len, strict); }
+template <class T, class A>
+void recurrent_chunk<T, A>::clear(T* p, extent_t rows, extent_t p_pitch, extent_t width) {
+    for (extent_t r = 0; r < rows; ++r) {
+        for (extent_t c = 0; c < width; c += lanes) { V(0).store(p + r * p_pitch + c); }
+    }
+}
+
+} // namespace heed

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Rows of the recurrent family between memory and chunk: mapped, widened, checked for NaN and infinities on the way in; broadcast data; states.
+#pragma once
+
+#include <heed/engine/cpu/recurrent_kernels.hpp>
+#include <heed/engine/recurrent_problem.hpp>
+#include <heed/family/recurrent.hpp>
+#include <heed/kernel/dual.hpp>
+
+namespace heed {
+
+template <class F, class E, class A>
+struct recurrent_rows {
+    using T = compute_t<E>;
+    using V = vec<T, A>;
+    static constexpr int lanes = V::lanes;
+    using form = recurrent_form<F, T>;
+    static constexpr bool identity = requires { F::identity; };
+
+    // dst[r][c] = row first + r of the view, zeros up to `wide`. Returns true if all is finite.
+    static bool read(tensor_view<E const> const& x, extent_t b, extent_t h, extent_t first, extent_t rows, extent_t c0, extent_t width, extent_t wide, T* dst, extent_t pitch) {
+        V poison(0);
+        extent_t const step = x.stride(3);
+        for (extent_t r = 0; r < rows; ++r, dst += pitch) {
+            E const* const from = x.row(b, h, first + r) + c0 * step;
+            extent_t c = 0;
+            if (step == 1) {
+                for (; c + lanes <= width; c += lanes) {
+                    V const y = load_as<V>(from + c);
+                    poison = fma(y, V(0), poison);
+                    y.store(dst + c);
+                }
+            }
+            if (c < wide) {
+                extent_t const tail = c;
+                for (; c < width; ++c) { dst[c] = static_cast<T>(from[c * step]); }
+                for (; c < wide; ++c) { dst[c] = T(0); }
+                for (c = tail; c < wide; c += lanes) { poison = fma(V::load(dst + c), V(0), poison); }
+            }
+        }
+        return all(poison == V(0));
+    }
+    // In place: y = scale f(x), zeros where the row has ended.
+    static void map(F const& f, T scale, T* x, extent_t pitch, extent_t rows, extent_t width) {
+        if constexpr (identity) {
+            if (scale == T(1)) { return; }
+        }
+        for (extent_t r = 0; r < rows; ++r, x += pitch) {
+            for (extent_t c = 0; c < width; c += lanes) {
+                V const y = f(V::load(x + c)) * V(scale);
+                (c + lanes <= width ? y : select(inside(c, width), y, V(0))).store(x + c);
+            }
+        }
+    }
+    // Gradients of mapped rows into those of the rows as they lie in memory.
+    static void map_back(F const& f, T scale, T const* x, extent_t x_pitch, T* d, extent_t pitch, extent_t rows, extent_t width) {
+        if constexpr (identity) {
+            if (scale == T(1)) { return; }
+        }
+        for (extent_t r = 0; r < rows; ++r, x += x_pitch, d += pitch) {
+            for (extent_t c = 0; c < width; c += lanes) {
+                V const slope = f(dual<V>(V::load(x + c), V(1))).d;
+                V const y = V::load(d + c) * slope * V(scale);
+                (c + lanes <= width ? y : select(inside(c, width), y, V(0))).store(d + c);
+            }
+        }
+    }
+    HEED_INLINE static typename V::mask_type inside(extent_t first, extent_t end) {
+        return mask_cast<V>(iota(first, std::type_identity<index_of<V>>{}) < index_of<V>(end));
+    }
+
+    // The element of a view whose extents of 1 stand for all.
+    template <class U>
+    HEED_INLINE static U* spread(tensor_view<U> const& x, extent_t b, extent_t h, extent_t n) {
+        return x.row(x.extent(0) == 1 && !x.is_ragged() ? 0 : b, x.extent(1) == 1 ? 0 : h, x.extent(2) == 1 ? 0 : n);
+    }
+    static void read_decays(form const& m, extent_t b, extent_t h, extent_t first, extent_t rows, extent_t width, extent_t wide, T* g, extent_t pitch) {
+        if (m.decays == decay_kind::none) { return; }
+        extent_t const step = m.log_decay.extent(3) == 1 ? 0 : m.log_decay.stride(3);
+        for (extent_t r = 0; r < rows; ++r) {
+            T const* const from = spread(m.log_decay, b, h, first + r);
+            if (m.decays == decay_kind::head) {
+                g[r] = *from * T(math::log2e);
+            } else {
+                spread_row(from, step, width, wide, T(math::log2e), g + r * pitch);
+            }
+        }
+    }
+    static void read_beta(form const& m, extent_t b, extent_t h, extent_t first, extent_t rows, extent_t c0, extent_t width, extent_t wide, T* beta, extent_t pitch) {
+        if (!m.corrects) { return; }
+        extent_t const step = m.beta.extent(3) == 1 ? 0 : m.beta.stride(3);
+        for (extent_t r = 0; r < rows; ++r) { spread_row(spread(m.beta, b, h, first + r) + c0 * step, step, width, wide, T(1), beta + r * pitch); }
+    }
+    // to[c] = by from[c step], zeros from the width up
+    static void spread_row(T const* from, extent_t step, extent_t width, extent_t wide, T by, T* to) {
+        extent_t c = 0;
+        if (step <= 1 && step >= 0) {
+            for (; c + lanes <= width; c += lanes) { ((step == 0 ? V(*from) : V::load(from + c)) * V(by)).store(to + c); }
+        }
+        for (; c < width; ++c) { to[c] = from[c * step] * by; }
+        for (; c < wide; ++c) { to[c] = T(0); }
+    }
+
+    // A state of `width` rows: columns [c0, c0 + columns) of S and, behind them, z. Null views are zeros.
+    template <class U>
+    static void read_state(state_view<U> const& from, extent_t b, extent_t h, extent_t width, extent_t c0, extent_t columns, T* s, extent_t pitch) {
+        for (extent_t r = 0; r < width; ++r, s += pitch) {
+            if (from.s.data_handle() != nullptr) {
+                U* const row = from.s.row(b, h, r);
+                for (extent_t c = 0; c < columns; ++c) { s[c] = row[(c0 + c) * from.s.stride(3)]; }
+            }
+            if (from.z.data_handle() != nullptr) { s[columns] = from.z(b, h, r, 0); }
+        }
+    }
+    static void write_state(T const* s, extent_t pitch, extent_t b, extent_t h, extent_t width, extent_t c0, extent_t columns, state_view<T> const& to) {
+        for (extent_t r = 0; r < width; ++r, s += pitch) {
+            if (to.s.data_handle() != nullptr) {
+                T* const row = to.s.row(b, h, r);
+                for (extent_t c = 0; c < columns; ++c) { row[(c0 + c) * to.s.stride(3)] = s[c]; }
+            }
+            if (to.z.data_handle() != nullptr) { to.z(b, h, r, 0) = s[columns]; }
+        }
+    }
+
+    // Packs tokens [first, first + rows) of a head into the chunk. Returns true if q, k and v are finite.
+    struct head_place {
+        extent_t b, h, qh, kh, vh, c0, columns; // columns [c0, c0 + columns) of values
+    };
+    static bool read_keys(form const& m, recurrent_problem<E> const& p, head_place const& at, extent_t first, extent_t rows, recurrent_chunk<T, A>& c) {
+        extent_t const width = p.k.extent(3);
+        bool finite = read(p.k, at.b, at.kh, first, rows, 0, width, c.wide, c.k, c.qp);
+        map(m.feature, T(1), c.k, c.qp, rows, width);
+        finite &= read(p.v, at.b, at.vh, first, rows, at.c0, at.columns, c.tall, c.u, c.vp);
+        if (m.normalized) {
+            for (extent_t r = 0; r < rows; ++r) { c.u[r * c.vp + at.columns] = T(1); }
+        }
+        read_decays(m, at.b, at.h, first, rows, width, c.wide, c.g, c.qp);
+        read_beta(m, at.b, at.h, first, rows, at.c0, at.columns, c.tall, c.beta, c.vp);
+        return finite;
+    }
+    static bool read_queries(form const& m, recurrent_problem<E> const& p, head_place const& at, extent_t first, extent_t rows, recurrent_chunk<T, A>& c) {
+        extent_t const width = p.q.extent(3);
+        bool const finite = read(p.q, at.b, at.qh, first, rows, 0, width, c.wide, c.q, c.qp);
+        map(m.feature, m.scale, c.q, c.qp, rows, width);
+        return finite;
+    }
+};
+
+} // namespace heed

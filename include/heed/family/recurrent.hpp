@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The recurrent family: a state of d x dv numbers carried along the sequence instead of all keys.
+//
+//   recurrent{feature map, update, normalizer, order, scale}
+//
+//   S_t = update(S_{t-1}, f(k_t), v_t)      o_t = scale f(q_t)^T S_t / (1 or scale f(q_t).z_t + eps),   z_t the same update of ones
+//
+// feature map   policy/feature: what becomes of rows of q and k
+// update        policy/update: additive, decays, delta rule
+// normalizer    unnormalized{}, or running_sum{eps}: divided by the same sums of ones. Denominators may come near 0 or below it when features may be negative
+// order         causal_bottom_right (N = M), or full and key_lengths: every query reads the sum over all keys (additive updates only)
+// scale         of the queries' features; 1 unless said
+//
+// One mechanism, four forms of equal results: a step (front/step.hpp), chunks (engine/cpu/recurrent_forward.hpp), the non-causal sum, and in tests the masked
+// quadratic form. Time O(N (C d + d dv)) for chunks of C, memory that does not grow with N; backward keeps one state per chunk.
+#pragma once
+
+#include <heed/policy/feature/elementwise.hpp>
+#include <heed/policy/pattern/band.hpp>
+#include <heed/policy/pattern/lengths.hpp>
+#include <heed/policy/update/update.hpp>
+
+namespace heed {
+
+struct unnormalized {
+    static constexpr bool sums_ones = false;
+};
+struct running_sum {
+    static constexpr bool sums_ones = true;
+    double eps = 0; // added to the denominator
+};
+
+namespace detail {
+// How an order walks: along the sequence, or all keys before any query.
+template <class P>
+inline constexpr bool is_order = false;
+template <>
+inline constexpr bool is_order<causal_bottom_right> = true;
+template <>
+inline constexpr bool is_order<causal_top_left> = true;
+template <>
+inline constexpr bool is_order<full> = true;
+template <>
+inline constexpr bool is_order<key_lengths> = true;
+template <class P>
+inline constexpr bool walks_along = false;
+template <>
+inline constexpr bool walks_along<causal_bottom_right> = true;
+template <>
+inline constexpr bool walks_along<causal_top_left> = true;
+
+template <class F>
+inline constexpr bool is_feature_map = ElementwiseMap<F>;
+} // namespace detail
+
+template <class F = identity_map, class U = additive_update, class N = unnormalized, class P = causal_bottom_right>
+struct recurrent {
+    F feature = {};
+    U update = {};
+    N normalizer = {};
+    P order = {};
+    double scale = 1;
+
+    static constexpr bool causal = detail::walks_along<P>;
+    static constexpr decay_kind decays = U::decays;
+    static constexpr bool corrects = U::corrects;
+    static constexpr bool normalized = N::sums_ones;
+
+    static_assert(detail::is_feature_map<F>, "heed: the first slot of recurrent{...} is a feature map: a call operator from V to V, see heed/policy/feature");
+    static_assert(StateUpdate<U>, "heed: the second slot of recurrent{...} is a state update: additive_update, scalar_decay, channel_decay, delta_rule, see heed/policy/update");
+    static_assert(detail::is_order<P>, "heed: the order of recurrent{...} is causal_bottom_right, full or key_lengths");
+    static_assert(causal || (decays == decay_kind::none && !corrects), "heed: only additive updates have a form that is not causal; decays and the delta rule need an order of keys");
+    static_assert(!(corrects && normalized), "heed: the delta rule has no running sum of ones to be divided by; normalise its output instead");
+};
+recurrent() -> recurrent<>;
+template <class F>
+recurrent(F) -> recurrent<F>;
+template <class F, class U>
+recurrent(F, U) -> recurrent<F, U>;
+template <class F, class U, class N>
+recurrent(F, U, N) -> recurrent<F, U, N>;
+template <class F, class U, class N, class P>
+recurrent(F, U, N, P) -> recurrent<F, U, N, P>;
+template <class F, class U, class N, class P>
+recurrent(F, U, N, P, double) -> recurrent<F, U, N, P>;
+
+namespace detail {
+template <class M>
+inline constexpr bool is_recurrent = false;
+template <class F, class U, class N, class P>
+inline constexpr bool is_recurrent<recurrent<F, U, N, P>> = true;
+} // namespace detail
+
+// The same as an engine takes it: the feature map is a type, everything else are numbers and views, so that one engine serves all updates and normalizers.
+template <class F, class T>
+struct recurrent_form {
+    F feature = {};
+    decay_kind decays = decay_kind::none;
+    bool corrects = false, normalized = false, causal = true;
+    T scale = T(1), eps = T(0);
+    tensor_view<T const> log_decay = {}, beta = {};
+    tensor_view<std::int32_t const> lengths = {};
+
+    // The keys that a batch entry has, where all queries read all keys.
+    HEED_HD extent_t keys(place const& at) const {
+        if (lengths.data_handle() == nullptr) { return at.keys; }
+        extent_t const n = detail::batch_entry(lengths, at);
+        return n < at.keys ? n : at.keys;
+    }
+};
+template <class T, class F, class U, class N, class P>
+HEED_INLINE recurrent_form<F, T> form_of(recurrent<F, U, N, P> const& m) {
+    using M = recurrent<F, U, N, P>;
+    recurrent_form<F, T> r;
+    r.feature = m.feature, r.decays = U::decays, r.corrects = U::corrects, r.normalized = M::normalized, r.causal = M::causal, r.scale = static_cast<T>(m.scale);
+    if constexpr (M::normalized) { r.eps = static_cast<T>(m.normalizer.eps); }
+    if constexpr (U::decays != decay_kind::none) { r.log_decay = m.update.log_decay; }
+    if constexpr (U::corrects) { r.beta = m.update.beta; }
+    if constexpr (requires { m.order.lengths; }) { r.lengths = m.order.lengths; }
+    return r;
+}
+
+template <class M>
+concept Recurrent = detail::is_recurrent<M>;
+
+} // namespace heed

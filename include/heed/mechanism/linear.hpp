@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Linear attention: softmax's exponential replaced by f(q).f(k), so that sums over keys become one state of d x dv numbers. Katharopoulos et al.,
+// arXiv:2006.16236:   o_i = f(q_i)^T sum_{j <= i} f(k_j) v_j^T / (f(q_i).sum_{j <= i} f(k_j) + eps)
+// Time O(N (64 d + d dv)), state d (dv + 1). linear_attention(order) is the paper's; linear_attention_raw leaves out the denominator (a norm of the output
+// usually takes its place). With order full{} every query reads all keys. Equal keys give the running mean.
+#pragma once
+
+#include <heed/family/recurrent.hpp>
+
+namespace heed {
+
+template <class P = causal_bottom_right, class F = elu_plus_one>
+HEED_HD constexpr recurrent<F, additive_update, running_sum, P> linear_attention(P order = {}, F feature = {}, double eps = 1e-6) {
+    return {feature, {}, {eps}, order, 1};
+}
+template <class F = identity_map, class P = causal_bottom_right>
+HEED_HD constexpr recurrent<F, additive_update, unnormalized, P> linear_attention_raw(double scale = 1, F feature = {}, P order = {}) {
+    return {feature, {}, {}, order, scale};
+}
+
+} // namespace heed
