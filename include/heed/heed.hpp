@@ -12,7 +12,9 @@
 #include <heed/front/recurrent_backward.hpp>
 #include <heed/front/rotate.hpp>
 #include <heed/front/semiring_matmul.hpp>
+#include <heed/front/spectral.hpp>
 #include <heed/front/step.hpp>
+#include <heed/mechanism/circular.hpp>
 #include <heed/mechanism/delta_rule.hpp>
 #include <heed/mechanism/differential.hpp>
 #include <heed/mechanism/gated.hpp>

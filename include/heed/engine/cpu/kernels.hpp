@@ -4,6 +4,7 @@
 #pragma once
 
 #include <heed/kernel/contract_tile.hpp>
+#include <heed/kernel/fft/passes.hpp>
 #include <heed/kernel/gather_tile.hpp>
 #include <heed/kernel/mix_tile.hpp>
 #include <heed/policy/ring/plus_times.hpp>
@@ -22,6 +23,8 @@ HEED_KERNEL struct mix_tile<plus_times, float, native_arch, default_tiles<float,
 HEED_KERNEL struct mix_tile<plus_times, double, native_arch, default_tiles<double, native_arch>()>;
 HEED_KERNEL struct gather_tile<plus_times, float, native_arch>;
 HEED_KERNEL struct gather_tile<plus_times, double, native_arch>;
+HEED_KERNEL struct fft_passes<float, native_arch>;
+HEED_KERNEL struct fft_passes<double, native_arch>;
 } // namespace heed
 #undef HEED_KERNEL
 #endif

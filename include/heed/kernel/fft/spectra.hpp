@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Products of spectra that lie in digit-reversed slabs. A lane of a slab holds two real channels as re and im: with x = x1 + i x2,
+//
+//   X1(f) = (X(f) + conj X(-f)) / 2,   X2(f) = (X(f) - conj X(-f)) / 2i.
+//
+// One spectrum for all channels multiplies X as it is; a spectrum for each channel, and sums over channels, are formed here.
+#pragma once
+
+#include <heed/kernel/fft/transform.hpp>
+
+namespace heed {
+
+template <class T, class A>
+struct fft_spectra {
+    using V = vec<T, A>;
+    using C = complex_lanes<V>;
+    static constexpr int W = V::lanes;
+    static constexpr extent_t row_size = 2 * W;
+
+    HEED_INLINE static C load(T const* p) { return {V::load(p), V::load(p + W)}; }
+    HEED_INLINE static void store(C const& x, T* p) {
+        x.re.store(p);
+        x.im.store(p + W);
+    }
+
+    // x <- spectrum of (x1 * h1) + i (x2 * h2), times factor; Conjugate: of the correlations, with conj H1 and conj H2.
+    // position: of each frequency.
+    template <bool Conjugate>
+    static void multiply_channels(extent_t n, std::int32_t const* position, T* x, T const* h, T factor) {
+        V const half(factor * T(0.5)); // X1 and X2 without their halves, H1 and H2 with them, and the factor
+        for (extent_t f = 0; 2 * f <= n; ++f) {
+            extent_t const p = position[f] * row_size, q = position[f == 0 ? 0 : n - f] * row_size;
+            C const a = load(x + p), b = load(x + q), u = load(h + p), v = load(h + q);
+            C const x1{(a.re + b.re) * half, (a.im - b.im) * half}, x2{(a.im + b.im) * half, (b.re - a.re) * half};
+            C h1{u.re + v.re, u.im - v.im}, h2{u.im + v.im, v.re - u.re};
+            h1 = {h1.re * V(T(0.5)), (Conjugate ? -h1.im : h1.im) * V(T(0.5))};
+            h2 = {h2.re * V(T(0.5)), (Conjugate ? -h2.im : h2.im) * V(T(0.5))};
+            C const y1 = times(x1, h1.re, h1.im), y2 = times(x2, h2.re, h2.im);
+            store({y1.re - y2.im, y1.im + y2.re}, x + p);               // Y1 + i Y2
+            if (q != p) { store({y1.re + y2.im, y2.re - y1.im}, x + q); } // conj Y1 + i conj Y2
+        }
+    }
+    // to(p) += sum over the lanes of Y conj X: its inverse's real part is the sum of the correlations of all channels (the imaginary part is of no use).
+    static void add_products(extent_t n, T const* y, T const* x, T* to) {
+        for (extent_t p = 0; p < n; ++p, y += row_size, x += row_size, to += 2) {
+            C const a = load(y), b = load(x);
+            T re[W], im[W];
+            fma(a.re, b.re, a.im * b.im).store(re);
+            fma(a.im, b.re, -(a.re * b.im)).store(im);
+            T r = 0, i = 0;
+            for (int l = 0; l < W; ++l) { r += re[l], i += im[l]; }
+            to[0] += r;
+            to[1] += i;
+        }
+    }
+    // x <- x times conj of one spectrum for all lanes (re and im of each position in turn)
+    static void multiply_conjugate(extent_t n, T* x, T const* spectrum) {
+        for (extent_t p = 0; p < n; ++p, x += row_size, spectrum += 2) { store(times(load(x), V(spectrum[0]), V(-spectrum[1])), x); }
+    }
+};
+
+} // namespace heed

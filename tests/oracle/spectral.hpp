@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Mixing by distance written as a dense matrix, in double: p_(h, i, j) is the weight of value j for row i.
+#pragma once
+
+#include <oracle/array.hpp>
+
+#include <cmath>
+#include <vector>
+
+namespace heed_test::oracle {
+
+enum class weigh { as_given, over_tokens, over_prefix };
+
+struct spectral_case {
+    bool circular = true, reversed = false; // out_i takes w_(j - i) in place of w_(i - j)
+    extent_t shift = 0;                     // of a border without wrapping
+    weigh how = weigh::as_given;
+    extent_t rows = 0; // of out
+};
+
+// Weights of one head (and channel) from z.
+inline std::vector<double> token_weights(spectral_case const& c, array const& z, extent_t b, extent_t h, extent_t channel) {
+    extent_t const n = z.s.seq;
+    std::vector<double> w(static_cast<std::size_t>(n));
+    double top = -INFINITY, sum = 0;
+    for (extent_t t = 0; t < n; ++t) {
+        w[static_cast<std::size_t>(t)] = z(z.s.batch == 1 ? 0 : b, z.s.head == 1 ? 0 : h, t, z.s.feature == 1 ? 0 : channel);
+        top = std::fmax(top, w[static_cast<std::size_t>(t)]);
+    }
+    if (c.how != weigh::over_tokens) { return w; }
+    for (double& x : w) { sum += x = top == -INFINITY ? 0 : std::exp(x - top); }
+    for (double& x : w) { x /= sum == 0 ? 1 : sum; }
+    return w;
+}
+
+// The weight of value j in row i; nothing is summed that has no weight.
+inline bool weight_of(spectral_case const& c, std::vector<double> const& w, extent_t i, extent_t j, double& p) {
+    extent_t const n = c.rows, k = static_cast<extent_t>(w.size());
+    extent_t t = c.reversed ? j - i : i - j;
+    if (c.circular) {
+        t = (t % n + n) % n;
+    } else {
+        t = t + c.shift;
+    }
+    if (t < 0 || t >= k) { return false; }
+    p = w[static_cast<std::size_t>(t)];
+    if (c.how == weigh::over_prefix) {
+        double top = -INFINITY, sum = 0;
+        for (extent_t s = 0; s <= i; ++s) { top = std::fmax(top, w[static_cast<std::size_t>(s)]); }
+        for (extent_t s = 0; s <= i; ++s) { sum += std::exp(w[static_cast<std::size_t>(s)] - top); }
+        p = top == -INFINITY ? 0 : std::exp(p - top) / sum;
+    }
+    return true;
+}
+
+inline array spectral(spectral_case const& c, array const& z, array const& v, heed::shape out_shape) {
+    array out(out_shape);
+    for (extent_t b = 0; b < out_shape.batch; ++b)
+        for (extent_t h = 0; h < out_shape.head; ++h) {
+            std::vector<double> w;
+            for (extent_t e = 0; e < out_shape.feature; ++e) {
+                if (e == 0 || z.s.feature > 1) { w = token_weights(c, z, b, h, e); }
+                for (extent_t i = 0; i < out_shape.seq; ++i) {
+                    double sum = 0, p = 0;
+                    for (extent_t j = 0; j < v.s.seq; ++j) {
+                        if (weight_of(c, w, i, j, p)) { sum += p * v(v.s.batch == 1 ? 0 : b, v.s.head == 1 ? 0 : h, j, e); }
+                    }
+                    out(b, h, i, e) = sum;
+                }
+            }
+        }
+    return out;
+}
+
+} // namespace heed_test::oracle
