@@ -174,9 +174,9 @@ TEST_CASE("the same bits for any number of threads; a plan runs without allocati
 TEST_CASE("refusals name the argument, both numbers and the rule") {
     tensor<float> z({1, 2, 6, 1}), wide({1, 2, 6, 3}), v({1, 2, 6, 4}), out({1, 2, 6, 4}), longer({1, 2, 7, 4}), heads({1, 3, 6, 4});
     auto const cat = heed::circular_attention();
-    CHECK_THROWS_WITH(heed::forward(cat, z.in(), v.in(), longer.view()), contains("out has 7 positions and the weights has 6"));
+    CHECK_THROWS_WITH(heed::forward(cat, z.in(), v.in(), longer.view()), contains("out has 7 positions and z has 6"));
     CHECK_THROWS_WITH(heed::forward(causal, z.in(), v.in(), longer.view()), contains("out has 7 positions and v has 6"));
-    CHECK_THROWS_WITH(heed::forward(convolve, wide.in(), v.in(), out.view()), contains("the weights have 3 features and out has 4"));
+    CHECK_THROWS_WITH(heed::forward(convolve, wide.in(), v.in(), out.view()), contains("z has 3 features and out has 4"));
     CHECK_THROWS_WITH(heed::forward(cat, v.in(), v.in(), out.view()), contains("one score a token"));
     CHECK_THROWS_WITH(heed::forward(cat, z.in(), heads.in(), out.view()), contains("v.head is 3 and out has 2 heads"));
     CHECK_THROWS_WITH(heed::forward(cat, z.in(), out.in(), out.view()), contains("overlaps"));

@@ -48,9 +48,9 @@ void check_spectral(M const&, argument const (&x)[spectral_arguments]) {
     }
     extent_t const wide = x[arg_weights].extents.feature, d = x[arg_mixed].extents.feature;
     if (wide != 1 && (M::by_prefix || wide != d)) {
-        door::refuse(sentence<A>("heed: the weights have ", wide, " features and out has ", d, M::by_prefix ? "; scores are one number a token, weights.feature must be 1" : "; weights.feature must be 1 or equal out.feature"));
+        door::refuse(sentence<A>("heed: z has ", wide, " features and out has ", d, M::by_prefix ? "; scores are one number a token, z.feature must be 1" : "; z.feature must be 1 or equal out.feature"));
     }
-    if (wide != 1 && !std::is_same_v<decltype(M::normalizer), as_given>) { door::refuse("heed: weights of each channel are taken as they are; a softmax over tokens needs one score a token, weights.feature must be 1"); }
+    if (wide != 1 && !std::is_same_v<decltype(M::normalizer), as_given>) { door::refuse("heed: weights of each channel are taken as they are; a softmax over tokens needs one score a token, z.feature must be 1"); }
     for (auto const& one : x) {
         if (one.offsets) { door::refuse(sentence<A>("heed: ", one.name, " is ragged; sequences of different lengths have different transforms, call once for each")); }
     }
@@ -70,7 +70,7 @@ class spectral_plan {
     engine_type engine_;
 
     static engine_type checked(M const& m, shape z, shape v, shape out) {
-        detail::argument const x[] = {{"the weights", z, {}, 1, sizeof(T), {}, false}, {"v", v, {}, 1, sizeof(T), {}, false}, {"out", out, {}, 1, sizeof(T), {}, false}};
+        detail::argument const x[] = {{"z", z, {}, 1, sizeof(T), {}, false}, {"v", v, {}, 1, sizeof(T), {}, false}, {"out", out, {}, 1, sizeof(T), {}, false}};
         detail::check_spectral<M, A>(m, x);
         return engine_type::of(m, z, v, out);
     }
@@ -129,9 +129,9 @@ private:
     static void short_of(char const* what, std::size_t have, std::size_t need) { door::refuse(sentence<A>("heed: the ", what, have, " bytes and the plan needs ", need)); }
     void check(spectral_problem<T> const& x) const {
         using detail::argument;
-        argument const args[] = {argument::of("the weights", x.z), argument::of("v", x.v), argument::of("out", x.out)};
+        argument const args[] = {argument::of("z", x.z), argument::of("v", x.v), argument::of("out", x.out)};
         detail::check_spectral<M, A>(mechanism_, args);
-        if (!(x.z.shape() == z_) || !(x.v.shape() == v_) || !(x.out.shape() == out_)) { door::refuse("heed: the plan was made for other shapes of the weights, v or out; make a new plan"); }
+        if (!(x.z.shape() == z_) || !(x.v.shape() == v_) || !(x.out.shape() == out_)) { door::refuse("heed: the plan was made for other shapes of z, v or out; make a new plan"); }
         door::check_outputs(args, detail::spectral_arguments);
     }
 };
