@@ -6,6 +6,7 @@
 #include <heed/engine/cpu/pairwise_backward.hpp>
 #include <heed/engine/cpu/pairwise_decode.hpp>
 #include <heed/engine/cpu/pairwise_forward.hpp>
+#include <heed/engine/cpu/winners_backward.hpp>
 #include <heed/engine/reference/pairwise_forward.hpp>
 
 namespace heed {
@@ -35,6 +36,11 @@ template <Pairwise M, class T, class E, class A>
 struct backward_engine_for<M, T, cpu<E, A>> {
     static_assert(DifferentiableNormalizer<decltype(M::normalizer)>, "heed: backward needs a normalizer with kept, resume, derivative and centred; see heed/policy/concepts.hpp");
     using type = pairwise_backward<M, T, A>;
+};
+template <Pairwise M, class T, class E, class A>
+    requires detail::is_idempotent<decltype(M::normalizer)>
+struct backward_engine_for<M, T, cpu<E, A>> {
+    using type = winners_backward<M, T, A>;
 };
 
 template <class M, class T, class B>

@@ -90,6 +90,7 @@ private:
                           "heed: saved_gradient is the gradient of a log-sum-exp of the weights; this normalizer saves something else");
             problem_.dsaved = option.d;
         } else if constexpr (PolicyGradient<O>) {
+            static_assert(!detail::is_idempotent<decltype(M::normalizer)>, "heed: where values are gathered by a maximum, backward gives dq, dk and dv only; policies' data have no gradient");
             static_assert(detail::takers_in_mechanism<O, M>() > 0, "heed: no policy of this mechanism takes this gradient; its element type must be that of the policy's data");
             int nth = 0;
             bool before = true;

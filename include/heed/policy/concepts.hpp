@@ -155,6 +155,12 @@ HEED_HD void saved_numbers(N const& n, typename N::template row<V> const& r, V* 
 }
 } // namespace detail
 
+namespace detail {
+// Nothing is weighed: values are gathered by a ring whose sums are one of their terms (a maximum, a minimum).
+template <class N>
+inline constexpr bool is_idempotent = requires { requires N::idempotent; };
+} // namespace detail
+
 // Mix: how values are gathered. step(acc, a, b) = reduce(acc, combine(a, b)), zero() its neutral element; a is the value, b the weight.
 // optional: join(before, factor, tile)   a tile's sum joins what came before; without it before * factor + tile
 //           skips_nan                    step skips a product that is not a number: engines look at rows of values, and put NaN where it belongs
@@ -162,7 +168,9 @@ HEED_HD void saved_numbers(N const& n, typename N::template row<V> const& r, V* 
 //           accumulators, spare          registers that a pair's sum takes (zero, step and reduce are then of a struct of V), that a step needs beside
 //           has_operand                  step(acc, k, q, w) with one more operand per feature; the score's head gives operand(place, c)
 //           finish(acc, width)           the raw score from the sum
-// and have members, which the head's contraction_value() sets. A head says raw if the raw score is the score.
+// For gradients: slope(k, q[, w]), the derivative of a feature's term by q, and operand_slope(k, q) by w; or picks(width), the slopes by the greatest
+// and the least of combine(k, q) and by each (ties: the first feature). key_sign is 1 if terms are of q + k, -1 if of q - k. It may have
+// members, which the head's contraction_value() sets. A head says raw if the raw score is the score.
 template <class R, class V = double>
 concept Ring = Policy<R> && requires(V a) {
     { R::template zero<V>() } -> std::same_as<V>;

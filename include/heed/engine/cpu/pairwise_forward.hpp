@@ -129,7 +129,7 @@ struct pairwise_forward {
         });
     }
 
-private:
+protected:
     // What does not change during an item.
     struct context {
         M const& m;

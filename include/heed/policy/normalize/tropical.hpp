@@ -106,6 +106,10 @@ struct tropical_exit : tropical<max_plus> {
         V const out = select(gathered == -math::inf<V>(), V(0), exit(gathered));
         return select(r.odd == V(0), out, r.odd);
     }
+    template <class V>
+    HEED_HD V finish_slope(V gathered) const {
+        return exit.slope(gathered);
+    }
 };
 
 } // namespace heed

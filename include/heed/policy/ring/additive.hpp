@@ -51,6 +51,16 @@ struct additive_features {
         using math::fma;
         return fma(w, f(q + k), acc);
     }
+    static constexpr int key_sign = 1;
+    template <class V>
+    HEED_HD V slope(V k, V q, V w) const {
+        return w * f.slope(q + k);
+    }
+    // by w
+    template <class V>
+    HEED_HD V operand_slope(V k, V q) const {
+        return f(q + k);
+    }
     template <class V>
     HEED_HD static V reduce(V a, V b) {
         return a + b;

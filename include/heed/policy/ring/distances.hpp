@@ -19,6 +19,11 @@ struct squared_difference {
         V const x = q - k;
         return fma(x, x, acc);
     }
+    static constexpr int key_sign = -1;
+    template <class V>
+    HEED_HD static V slope(V k, V q) {
+        return V(2) * (q - k);
+    }
     template <class V>
     HEED_HD static V reduce(V a, V b) {
         return a + b;
@@ -35,6 +40,12 @@ struct absolute_difference {
     HEED_HD static V step(V acc, V k, V q) {
         using math::abs;
         return acc + abs(q - k);
+    }
+    static constexpr int key_sign = -1;
+    template <class V>
+    HEED_HD static V slope(V k, V q) { // 0 where they are equal
+        using math::select;
+        return select(q > k, V(1), select(q < k, V(-1), V(0)));
     }
     template <class V>
     HEED_HD static V reduce(V a, V b) {

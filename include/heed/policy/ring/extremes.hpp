@@ -10,6 +10,13 @@
 
 namespace heed {
 
+namespace detail {
+// Slopes of a sum by the greatest of its combined values, by the least, and by each.
+struct pick_slopes {
+    double greatest, least, each;
+};
+} // namespace detail
+
 struct max_plus {
     static constexpr int spare = 2; // the sum, and the constant of side_sum
     static constexpr bool skips_nan = true;
@@ -43,6 +50,8 @@ struct max_plus {
     HEED_HD static auto better(V a, V b) {
         return a > b;
     }
+    static constexpr int key_sign = 1;
+    HEED_HD static constexpr detail::pick_slopes picks(extent_t) { return {1, 0, 0}; }
 };
 
 struct min_plus {
@@ -76,6 +85,8 @@ struct min_plus {
     HEED_HD static auto better(V a, V b) {
         return a < b;
     }
+    static constexpr int key_sign = 1;
+    HEED_HD static constexpr detail::pick_slopes picks(extent_t) { return {0, 1, 0}; }
 };
 
 } // namespace heed

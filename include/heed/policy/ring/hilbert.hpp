@@ -7,6 +7,7 @@
 #pragma once
 
 #include <heed/kernel/math.hpp>
+#include <heed/policy/ring/extremes.hpp>
 
 namespace heed {
 
@@ -18,6 +19,12 @@ struct two_accumulators {
 } // namespace detail
 
 struct hilbert_range {
+    static constexpr int key_sign = -1;
+    HEED_HD static constexpr detail::pick_slopes picks(extent_t) { return {-1, 1, 0}; }
+    template <class V>
+    HEED_HD static V combine(V k, V q) {
+        return q - k;
+    }
     static constexpr int accumulators = 2; // greatest and least difference
     static constexpr int spare = 2; // the difference, and the constant of side_difference
     static constexpr bool skips_nan = true;
@@ -47,6 +54,12 @@ struct hilbert_range {
 };
 
 struct one_sided_range {
+    static constexpr int key_sign = -1;
+    HEED_HD static constexpr detail::pick_slopes picks(extent_t width) { return {0, static_cast<double>(width), -1}; }
+    template <class V>
+    HEED_HD static V combine(V k, V q) {
+        return q - k;
+    }
     static constexpr int accumulators = 2; // sum of differences and the least
     static constexpr int spare = 1;
     static constexpr bool skips_nan = true;
