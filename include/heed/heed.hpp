@@ -14,6 +14,7 @@
 #include <heed/front/semiring_matmul.hpp>
 #include <heed/front/spectral.hpp>
 #include <heed/front/step.hpp>
+#include <heed/front/valuate.hpp>
 #include <heed/mechanism/circular.hpp>
 #include <heed/mechanism/delta_rule.hpp>
 #include <heed/mechanism/differential.hpp>
@@ -28,3 +29,4 @@
 #include <heed/mechanism/softmax.hpp>
 #include <heed/mechanism/sparse.hpp>
 #include <heed/mechanism/spherical.hpp>
+#include <heed/mechanism/tropical.hpp>

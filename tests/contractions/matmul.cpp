@@ -90,3 +90,25 @@ TEST_CASE("matmul: refusals name the argument and the rule", "[contract]") {
     tensor<float> square({1, 1, 4, 4});
     REQUIRE_THROWS_WITH(heed::semiring_matmul(heed::max_plus{}, square.in(), square.in(), square.view()), contains("overlaps"));
 }
+
+TEST_CASE("matmul: gradients go to the winners, ties to the lowest, broadcast matrices get the sum", "[gradient]") {
+    HEED_SEEDED;
+    random_source random(34);
+    extent_t const n = 9, k = 40, m = 61;
+    tensor<double> a({2, 3, n, k}), b({1, 3, k, m}), c({2, 3, n, m}), dc({2, 3, n, m}), da(a.shape()), db(b.shape());
+    a.normal(random), b.normal(random), dc.normal(random);
+    for (extent_t j = 0; j < m; ++j) { b(0, 1, 7, j) = b(0, 1, 3, j); } // for every row two equal terms
+    for (extent_t i = 0; i < n; ++i) { a(0, 1, i, 7) = a(0, 1, i, 3), a(1, 1, i, 7) = a(1, 1, i, 3); }
+    heed::semiring_matmul(heed::min_plus{}, a.in(), b.in(), c.view());
+    heed::semiring_matmul_backward(heed::min_plus{}, a.in(), b.in(), dc.in(), da.view(), db.view());
+    tensor<double> ea(a.shape()), eb(b.shape());
+    ea.fill(0), eb.fill(0);
+    dc.each_at([&](double& d, extent_t ib, extent_t h, extent_t i, extent_t j) {
+        extent_t t = 0;
+        while (a(ib, h, i, t) + b(0, h, t, j) != c(ib, h, i, j)) { ++t; }
+        ea(ib, h, i, t) += d, eb(0, h, t, j) += d;
+    });
+    da.each_at([&](double& x, extent_t ib, extent_t h, extent_t i, extent_t t) { REQUIRE(std::fabs(x - ea(ib, h, i, t)) < 1e-12); });
+    db.each_at([&](double& x, extent_t ib, extent_t h, extent_t i, extent_t t) { REQUIRE(std::fabs(x - eb(ib, h, i, t)) < 1e-12); });
+    for (extent_t i = 0; i < n; ++i) { CHECK(da(0, 1, i, 7) == 0); }
+}

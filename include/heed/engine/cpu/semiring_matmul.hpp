@@ -60,6 +60,37 @@ struct semiring_matmul_engine {
         });
     }
 
+    // f(b, h, i, j, t): t is the first t whose a[i][t], b[t][j] make c[i][j], -1 if none is a number. Row by row, on the calling thread; vectors along
+    // columns, which are packed a panel at a time in panel: [k][pitch].
+    template <class F>
+    static void each_winner(shape c, tensor_view<T const> const& a, tensor_view<T const> const& b, T* panel, F const& f) {
+        extent_t const k = a.extent(3);
+        for (extent_t bh = 0; bh < c.batch * c.head; ++bh) {
+            extent_t const ib = bh / c.head, h = bh % c.head;
+            for (extent_t j0 = 0; j0 < c.feature; j0 += pitch) {
+                extent_t const width = c.feature - j0 < pitch ? c.feature - j0 : pitch;
+                pack(matrix(b, ib, h) + j0 * b.stride(3), b.stride(2), b.stride(3), k, width, panel);
+                for (extent_t i = 0; i < c.seq; ++i) {
+                    T const* const row = matrix(a, ib, h) + i * a.stride(2);
+                    V best[C.vecs], at[C.vecs];
+                    static_for<C.vecs>([&](auto w) HEED_INLINE_LAMBDA { best[w] = R::template zero<V>(), at[w] = V(-1); });
+                    for (extent_t t = 0; t < k; ++t) {
+                        V const y(row[t * a.stride(3)]), now(t);
+                        static_for<C.vecs>([&](auto w) HEED_INLINE_LAMBDA {
+                            V const x = R::combine(y, V::load(panel + t * pitch + w * lanes));
+                            auto const wins = R::better(x, best[w]);
+                            best[w] = select(wins, x, best[w]);
+                            at[w] = select(wins, now, at[w]);
+                        });
+                    }
+                    T found[C.vecs * lanes];
+                    static_for<C.vecs>([&](auto w) HEED_INLINE_LAMBDA { at[w].store(found + w * lanes); });
+                    for (extent_t j = 0; j < width; ++j) { f(ib, h, i, j0 + j, static_cast<extent_t>(found[j])); }
+                }
+            }
+        }
+    }
+
 private:
     static T const* matrix(tensor_view<T const> const& x, extent_t b, extent_t h) { return x.row(x.extent(0) == 1 ? 0 : b, x.extent(1) == 1 ? 0 : h, 0); }
 
