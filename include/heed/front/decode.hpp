@@ -29,7 +29,7 @@ class decode_plan {
 public:
     decode_plan(M const& mechanism, shape q, cache_view<K, V> const& c, B const& backend) : mechanism_(mechanism), q_(q), sizes_(q, c), reach_(c.reach()), backend_(backend) {
         static_assert(std::is_same_v<compute_t<Q>, T>, "heed: queries are of the type in which the cache is computed, or of a type stored in 16 bits");
-        static_assert(MergeableNormalizer<decltype(M::normalizer)>, "heed: decode splits the keys, so it needs a normalizer with merge and log_sum_exp");
+        static_assert(MergeableNormalizer<decltype(M::normalizer)> || detail::is_idempotent<decltype(M::normalizer)>, "heed: decode splits the keys, so it needs a normalizer with merge and log_sum_exp");
         detail::check_cache<A>(c);
         check_shape(c);
     }

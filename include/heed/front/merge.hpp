@@ -119,8 +119,11 @@ void check_part(part_rows<T> const& part, part_rows<U> const& whole, bool keeps)
 
 template <class N>
 constexpr void require_mergeable() {
-    static_assert(MergeableNormalizer<N>, "heed: merge needs a normalizer with merge and log_sum_exp; this one's rows do not combine from parts");
-    static_assert(DifferentiableNormalizer<N>, "heed: merge needs a normalizer with kept and resume, which give a row's state back from what was saved");
+    static_assert(!requires(N const n, double x) { n.finish_slope(x); }, "heed: parts merge before the exit map: use heed::tropical<max_plus>, merge, then apply it");
+    if constexpr (!is_idempotent<N>) {
+        static_assert(MergeableNormalizer<N>, "heed: merge needs a normalizer with merge and log_sum_exp; this one's rows do not combine from parts");
+        static_assert(DifferentiableNormalizer<N>, "heed: merge needs a normalizer with kept and resume, which give a row's state back from what was saved");
+    }
 }
 
 template <class A, class N, class Parts, class T, class... Options>
@@ -146,6 +149,7 @@ template <class A, class T, class N, class Parts, class Gradients, class... Opti
 void split_parts(N const& normalizer, Parts const& part, extent_t count, part_rows<T const> const& merged, part_rows<T const> const& d, Gradients const& d_part,
                  Options const&... options) {
     require_mergeable<N>();
+    static_assert(!is_idempotent<N>, "heed: merge_backward is of weighted sums; where values are gathered by a maximum, backward of the whole finds the winners");
     static_assert(N::centred != centre::mean, "heed: merge_backward is written for normalizers whose parts weigh e^(lse_s - lse), or 1");
     static_assert((is_backend<Options> && ...), "heed: the only option of merge_backward is a backend, heed::cpu{...}");
     auto backend = pick_backend(cpu<serial, A>{}, options...);

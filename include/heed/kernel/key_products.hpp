@@ -8,6 +8,7 @@
 
 #include <heed/kernel/bytes.hpp>
 #include <heed/kernel/lane_reduce.hpp>
+#include <heed/kernel/tile_config.hpp>
 
 namespace heed {
 
@@ -28,17 +29,51 @@ struct key_products {
         return feature < width / lanes * lanes ? feature : padded(width) - width + feature;
     }
 
-    // k: pointers to `keys` rows, a multiple of lanes, as keys_ahead is; q: rows of padded(width); s: rows of `pitch`.
-    static void run(E const* const* k, extent_t keys, rows_ahead ahead, extent_t keys_ahead, T const* q, int rows, extent_t width, T* s, extent_t pitch);
+    // k: pointers to `keys` rows, a multiple of lanes, as keys_ahead is; q: rows of padded(width); s: rows of `pitch`. operand: one row as q's, of a ring
+    // that has one.
+    static void run(E const* const* k, extent_t keys, rows_ahead ahead, extent_t keys_ahead, T const* q, int rows, extent_t width, T* s, extent_t pitch, Ring const& ring = {},
+                    T const* operand = nullptr);
 
 private:
+    using sum_type = detail::accumulator_of<Ring, V>;
+    struct contraction {
+        Ring const& ring;
+        T const* operand;
+        HEED_INLINE sum_type step(sum_type const& acc, V k, V q, extent_t at) const {
+            if constexpr (detail::has_operand<Ring>) {
+                return ring.step(acc, k, q, V::load(operand + at));
+            } else {
+                return ring.step(acc, k, q);
+            }
+        }
+    };
+    template <class Mask>
+    HEED_INLINE static sum_type choose(Mask const& m, sum_type const& a, sum_type const& b) {
+        if constexpr (std::is_same_v<sum_type, V>) {
+            return select(m, a, b);
+        } else {
+            return {select(m, a.first, b.first), select(m, a.second, b.second)};
+        }
+    }
+    // Lane l of the result: all lanes of acc[l].
+    HEED_INLINE static V total_of(sum_type const (&acc)[lanes], Ring const& ring, extent_t width) {
+        if constexpr (std::is_same_v<sum_type, V>) {
+            return detail::finish_sum<Ring, V>(ring, reduce_lanes(acc, [](V a, V b) HEED_INLINE_LAMBDA { return Ring::reduce(a, b); }), width);
+        } else {
+            V first[lanes], second[lanes];
+            static_for<lanes>([&](auto x) HEED_INLINE_LAMBDA { first[x] = acc[x].first, second[x] = acc[x].second; });
+            sum_type const sum{reduce_lanes(first, [](V a, V b) HEED_INLINE_LAMBDA { return Ring::reduce(sum_type{a, a}, sum_type{b, b}).first; }),
+                               reduce_lanes(second, [](V a, V b) HEED_INLINE_LAMBDA { return Ring::reduce(sum_type{a, a}, sum_type{b, b}).second; })};
+            return detail::finish_sum<Ring, V>(ring, sum, width);
+        }
+    }
     static constexpr extent_t per_line = extent_t(line_bytes / sizeof(E)) > lanes ? extent_t(line_bytes / sizeof(E)) : lanes;
 
     template <int R, bool Ahead>
     HEED_INLINE static void block(E const* const* HEED_RESTRICT keys, rows_ahead const& ahead, extent_t first, T const* HEED_RESTRICT q, extent_t q_pitch, extent_t width,
-                                  T* HEED_RESTRICT s, extent_t pitch) {
+                                  T* HEED_RESTRICT s, extent_t pitch, contraction const& of) {
         constexpr int K = lanes / R;
-        V acc[lanes]; // R rows x K keys
+        sum_type acc[lanes]; // R rows x K keys
         static_for<lanes>([&](auto x) HEED_INLINE_LAMBDA { acc[x] = Ring::template zero<V>(); });
         E const* k[K];
         static_for<K>([&](auto j) HEED_INLINE_LAMBDA { k[j] = keys[j]; });
@@ -56,7 +91,7 @@ private:
                 static_for<K>([&](auto j) HEED_INLINE_LAMBDA { x[j] = widen<V>(k[j] + c); });
                 static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
                     V const y = V::load(q + r * q_pitch + c);
-                    static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = Ring::step(acc[r * K + j], x[j], y); });
+                    static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = of.step(acc[r * K + j], x[j], y, c); });
                 });
             }
         }
@@ -66,7 +101,7 @@ private:
             static_for<K>([&](auto j) HEED_INLINE_LAMBDA { x[j] = widen_end<V>(k[j], width, width - whole); });
             static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
                 V const y = V::load(q + r * q_pitch + whole);
-                static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = select(valid, Ring::step(acc[r * K + j], x[j], y), acc[r * K + j]); });
+                static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = choose(valid, of.step(acc[r * K + j], x[j], y, whole), acc[r * K + j]); });
             });
         }
         if constexpr (Ahead) {
@@ -74,7 +109,7 @@ private:
                 static_for<K>([&](auto j) HEED_INLINE_LAMBDA { HEED_PREFETCH(ahead.rows[first + j] + line * extent_t(line_bytes)); });
             }
         }
-        V const total = reduce_lanes(acc, [](V a, V b) HEED_INLINE_LAMBDA { return Ring::reduce(a, b); });
+        V const total = total_of(acc, of.ring, width);
         if constexpr (R == 1) {
             total.store(s);
         } else {
@@ -84,27 +119,29 @@ private:
         }
     }
     template <int R, bool Ahead>
-    static void walk(E const* const* k, extent_t keys, rows_ahead ahead, T const* q, extent_t q_pitch, extent_t width, T* s, extent_t pitch) {
-        for (extent_t j = 0; j < keys; j += lanes / R) { block<R, Ahead>(k + j, ahead, j, q, q_pitch, width, s + j, pitch); }
+    static void walk(E const* const* k, extent_t keys, rows_ahead ahead, T const* q, extent_t q_pitch, extent_t width, T* s, extent_t pitch, contraction const& of) {
+        for (extent_t j = 0; j < keys; j += lanes / R) { block<R, Ahead>(k + j, ahead, j, q, q_pitch, width, s + j, pitch, of); }
     }
     template <int R>
-    static void strip(E const* const* k, extent_t keys, rows_ahead& ahead, extent_t keys_ahead, T const* q, extent_t q_pitch, extent_t width, T* s, extent_t pitch) {
+    static void strip(E const* const* k, extent_t keys, rows_ahead& ahead, extent_t keys_ahead, T const* q, extent_t q_pitch, extent_t width, T* s, extent_t pitch, contraction const& of) {
         extent_t const with = ahead.rows == nullptr ? 0 : keys_ahead < keys ? keys_ahead : keys; // whole blocks both
-        walk<R, true>(k, with, ahead, q, q_pitch, width, s, pitch);
-        walk<R, false>(k + with, keys - with, ahead, q, q_pitch, width, s + with, pitch);
+        walk<R, true>(k, with, ahead, q, q_pitch, width, s, pitch, of);
+        walk<R, false>(k + with, keys - with, ahead, q, q_pitch, width, s + with, pitch, of);
         ahead.rows = nullptr; // asked for once
     }
 };
 
 template <class Ring, class E, class T, class A>
-void key_products<Ring, E, T, A>::run(E const* const* k, extent_t keys, rows_ahead ahead, extent_t keys_ahead, T const* q, int rows, extent_t width, T* s, extent_t pitch) {
+void key_products<Ring, E, T, A>::run(E const* const* k, extent_t keys, rows_ahead ahead, extent_t keys_ahead, T const* q, int rows, extent_t width, T* s, extent_t pitch, Ring const& ring,
+                                       T const* operand) {
+    contraction const of{ring, operand};
     extent_t const q_pitch = padded(width);
     int r = 0;
     auto const take = [&](auto size) HEED_INLINE_LAMBDA {
         constexpr int R = decltype(size)::value;
         if constexpr (R <= lanes) {
             while (rows - r >= R) {
-                strip<R>(k, keys, ahead, keys_ahead, q + r * q_pitch, q_pitch, width, s + r * pitch, pitch);
+                strip<R>(k, keys, ahead, keys_ahead, q + r * q_pitch, q_pitch, width, s + r * pitch, pitch, of);
                 r += R;
             }
         }

@@ -48,7 +48,7 @@ private:
             V const by(factor[r]);
             static_for<F>([&](auto f) HEED_INLINE_LAMBDA {
                 T* const to = o + r * o_pitch + e + f * lanes;
-                fma(V::load(to), by, acc[r][f]).store(to);
+                detail::join_sums<Ring>(V::load(to), by, acc[r][f]).store(to);
             });
         });
     }

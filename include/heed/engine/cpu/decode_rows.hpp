@@ -4,6 +4,7 @@
 #pragma once
 
 #include <heed/engine/cpu/score_tables.hpp>
+#include <heed/engine/cpu/skipped_nan.hpp>
 #include <heed/kernel/bytes.hpp>
 #include <heed/policy/concepts.hpp>
 #include <heed/view/cache_view.hpp>
@@ -51,6 +52,23 @@ HEED_INLINE bool cached_row_finite(E const* row, extent_t n) {
     T rest(0);
     for (; e < n; ++e) { rest += static_cast<T>(row[e]) * T(0); }
     return all(sum == V(0)) && rest == T(0);
+}
+
+// 0, or NaN if the row holds one.
+template <class V, class E>
+HEED_INLINE typename V::value_type nan_in_cached_row(E const* row, extent_t n) {
+    using T = typename V::value_type;
+    V sum(0);
+    extent_t e = 0;
+    for (; e + V::lanes <= n; e += V::lanes) { sum = sum + nan_of(widen<V>(row + e)); }
+    T lane[V::lanes], total(0);
+    sum.store(lane);
+    for (; e < n; ++e) {
+        T const x = static_cast<T>(row[e]);
+        total += x == x ? T(0) : x;
+    }
+    for (T const x : lane) { total += x; }
+    return total;
 }
 
 // Elements (i, cols) of a table of the score chain, up to whole registers.

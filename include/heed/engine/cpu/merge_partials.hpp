@@ -73,6 +73,18 @@ private:
     static void merge_row(N const& normalizer, Parts const& part, extent_t count, part_rows<T> const& into, place const& at, extent_t i) {
         extent_t const width = into.out.extent(3), step = into.out.stride(3);
         T* const out = into.out.row(at.batch, at.head, i);
+        if constexpr (detail::is_idempotent<N>) { // the ring itself joins: any order, any split, the same bits
+            for (extent_t e = 0; e < width; ++e) {
+                T best = N::ring::template zero<T>();
+                for (extent_t s = 0; s < count; ++s) { best = N::ring::reduce(best, part(s).out(at.batch, at.head, i, e)); }
+                out[e * step] = best;
+            }
+        } else {
+            merge_weighted(normalizer, part, count, into, at, i, width, step, out);
+        }
+    }
+    template <class Parts>
+    static void merge_weighted(N const& normalizer, Parts const& part, extent_t count, part_rows<T> const& into, place const& at, extent_t i, extent_t width, extent_t step, T* out) {
         row_type state = normalizer.template start<R>(at);
         R factor[group], weight[group]; // of what came before, of the part
         weighted_row<T> row[group] = {};

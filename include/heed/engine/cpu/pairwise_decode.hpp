@@ -15,30 +15,18 @@
 #include <heed/engine/cpu/decode_layout.hpp>
 #include <heed/engine/cpu/decode_rows.hpp>
 #include <heed/engine/cpu/parallel.hpp>
+#include <heed/engine/cpu/skipped_nan.hpp>
+#include <heed/engine/decode_problem.hpp>
 #include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
 #include <heed/kernel/row_sums.hpp>
 #include <heed/kernel/value_sums.hpp>
 
 #include <atomic>
-#include <cstring>
 #include <string_view>
 #include <utility>
 
 namespace heed {
-
-// Q: element type of q and out; T: of the log-sum-exp, the type computed in.
-template <class Q, class K, class V, class T>
-struct decode_problem {
-    tensor_view<Q const> q; // (B, H, N, d), possibly ragged
-    cache_view<K, V> cache;
-    tensor_view<Q> out; // (B, H, N, dv)
-    tensor_view<T> lse; // (B, H, N, 1), or null
-    double lse_unit = 0;
-
-    HEED_HD extent_t group() const { return cache.heads() > 0 ? q.extent(1) / cache.heads() : 0; }
-    HEED_HD place at(extent_t b, extent_t h) const { return {b, h, h / group(), q.length(b), cache.lengths[static_cast<std::size_t>(b)], q.extent(3)}; }
-};
 
 template <class M, class Q, class KE, class VE, class A>
 struct pairwise_decode {
@@ -52,20 +40,26 @@ struct pairwise_decode {
     using score_type = decltype(M::score);
     using pattern_type = decltype(M::pattern);
     using normalizer_type = decltype(M::normalizer);
-    using products = key_products<typename score_type::contraction, KE, T, A>;
-    using sums = value_sums<decltype(M::mix), VE, T, A>;
+    using ring = typename score_type::contraction;
+    using mix_ring = decltype(M::mix);
+    using products = key_products<ring, KE, T, A>;
+    using sums = value_sums<mix_ring, VE, T, A>;
     using states = row_states<normalizer_type, T, A>;
     using row_type = typename states::row_type;
     using lane_row = typename states::lane_row;
 
     static constexpr int lanes = V::lanes;
     static constexpr int tables = detail::tables_of<score_type>;
-    static constexpr bool linear = detail::is_linear<score_type>;
+    static constexpr bool linear = detail::is_linear<score_type> || (detail::is_raw<score_type> && normalizer_type::unit == 1.0);
+    static constexpr bool idempotent = detail::is_idempotent<normalizer_type>;
     static constexpr bool may_mask_score = detail::masks_of<score_type>;
     static constexpr bool loaded_queries = !is_plain<decltype(decltype(M::load)::q)>;
     static_assert(is_plain<decltype(decltype(M::load)::k)> && is_plain<decltype(decltype(M::load)::v)>,
                   "heed: decode reads keys and values as the cache holds them; append what a loader would make (rotated keys), and leave the loaders of k and v plain");
     static constexpr bool scaled_keys = is_byte<KE>, scaled_values = is_byte<VE>;
+    static_assert((!scaled_keys || detail::sum_of_products<ring>) && (!scaled_values || detail::sum_of_products<mix_ring>),
+                  "heed: the scale of a quantised row can follow only sums of products; keep such a cache in 16 or 32 bits");
+    static_assert(!detail::has_operand<ring>, "heed: decode is written for contractions without an operand of the feature");
     static constexpr bool packed = PackedPattern<pattern_type> || !requires(pattern_type const p, place const at, I i) { p.keep(at, i, i); };
     // a normalizer may ask how many keys a row saw
     static constexpr bool counts = CountingNormalizer<normalizer_type>;
@@ -103,7 +97,7 @@ struct pairwise_decode {
     };
     // One thread's memory.
     struct slot {
-        T *q, *s, *p, *row_peak, *row_sum, *factor, *before, *weight, *line;
+        T *q, *s, *p, *row_peak, *row_sum, *factor, *before, *weight, *line, *odd_q;
         row_type* total;
         VE* zero;
         VE const** odd;
@@ -125,6 +119,7 @@ struct pairwise_decode {
             before = a.template take<T>(n.chunks * n.vectors() * lanes);
             weight = a.template take<T>(n.chunks * n.vectors() * lanes);
             line = a.template take<T>(products::padded(n.dv));
+            odd_q = a.template take<T>(detail::skips_nan<ring> ? n.rows : 0);
             total = a.template take<row_type>(n.vectors());
             zero = a.template take<VE>(n.dv);
             odd = a.template take<VE const*>(n.tile);
@@ -215,7 +210,7 @@ private:
 
         void walk(range mine, part const& to) {
             extent_t const dv = c.n.dv, vectors = (rows + lanes - 1) / lanes;
-            std::memset(to.o, 0, static_cast<std::size_t>(rows * products::padded(dv)) * sizeof(T));
+            for (extent_t x = 0; x < rows * products::padded(dv); x += lanes) { mix_ring::template zero<V>().store(to.o + x); }
             for (extent_t w = 0; w < vectors; ++w) { to.state[w] = c.m.normalizer.template empty<V>(); }
             if (mine.size() == 0) { return; }
             load_queries();
@@ -266,6 +261,7 @@ private:
                     T* const end = to + i * pitch + d / lanes * lanes;
                     for (extent_t rest = d % lanes, e = rest; e > 0; --e) { end[lanes - rest + e - 1] = end[e - 1]; } // right-aligned
                     for (extent_t e = 0; d % lanes != 0 && e < lanes - d % lanes; ++e) { end[e] = T(0); }
+                    if constexpr (detail::skips_nan<ring>) { mem.odd_q[row_of(g, i)] = nan_in_row<A>(to + i * pitch, pitch); }
                 }
             }
         }
@@ -282,8 +278,9 @@ private:
             if constexpr (scaled_keys) { gather_scales<lanes>(c.x.cache, c.x.cache.k_scale, b, kv_head, cols, code_unit<KE>, mem.k_scale); }
             if constexpr (scaled_values) { gather_scales<lanes>(c.x.cache, c.x.cache.v_scale, b, kv_head, cols, code_unit<VE>, mem.v_scale); }
 
-            products::run(mem.k[0], padded, {reinterpret_cast<std::byte const* const*>(mem.v[1]), value_lines()}, next_keys, mem.q, rows, c.n.d, mem.s, pitch);
-            bool const strange = bend(cols, masked) && has_strange_values(n);
+            products::run(mem.k[0], padded, {reinterpret_cast<std::byte const* const*>(mem.v[1]), value_lines()}, next_keys, mem.q, rows, c.n.d, mem.s, pitch, detail::contraction_of(c.m.score));
+            if constexpr (detail::skips_nan<ring>) { put_nan(n); }
+            bool const some_masked = bend(cols, masked), strange = (some_masked || detail::skips_nan<mix_ring>) && has_strange_values(n);
             raise(to);
             weigh(to, padded, masked || may_mask_score);
             if (strange) [[unlikely]] { set_aside(n); }
@@ -367,7 +364,7 @@ private:
                 for (extent_t j = 0; j < padded; j += lanes) {
                     V const x = V::load(s + j);
                     V y = normalizer.weight(state, x);
-                    sum = sum + y;
+                    if constexpr (requires { normalizer.tally(sum, y); }) { sum = normalizer.tally(sum, y); } else { sum = sum + y; }
                     if constexpr (counts) { seen = seen + select(x == -math::inf<V>(), V(0), V(1)); }
                     if constexpr (scaled_values) {
                         y = y * V::load(mem.v_scale + j);
@@ -394,6 +391,7 @@ private:
 
         // A key that some row leaves out and whose values are not finite.
         bool is_strange(extent_t j) const {
+            if constexpr (detail::skips_nan<mix_ring>) { return nan_in_cached_row<V>(mem.v[0][j], c.n.dv) != T(0); }
             bool left_out = false;
             for (int r = 0; r < rows; ++r) { left_out = left_out || mem.s[r * c.n.tile + j] == -math::inf<T>(); }
             return left_out && !cached_row_finite<V>(mem.v[0][j], c.n.dv);
@@ -415,7 +413,7 @@ private:
                 for (int r = 0; r < rows; ++r) {
                     T &s = mem.s[r * c.n.tile + j], &p = mem.p[r * c.n.tile + j];
                     s = s == -math::inf<T>() ? s : p;
-                    p = T(0);
+                    p = mix_ring::template zero<T>();
                 }
             }
         }
@@ -428,7 +426,7 @@ private:
                     if (p == -math::inf<T>()) { continue; }
                     for (extent_t e = 0; e < dv; ++e) {
                         T& o = to.o[r * products::padded(dv) + products::place_of(e, dv)];
-                        o = decltype(M::mix)::step(o, static_cast<T>(mem.odd[j][e]) / T(code_unit<VE>), p);
+                        o = gather_one<mix_ring>(o, static_cast<T>(mem.odd[j][e]) / T(code_unit<VE>), p);
                     }
                 }
             }
@@ -449,6 +447,10 @@ private:
                     weight.store(mem.weight + k * pitch + w * lanes);
                 }
             }
+            if constexpr (idempotent) {
+                for (int r = 0; r < rows; ++r) { best_of(r, normalizer); }
+                return;
+            }
             for (extent_t w = 0; w < vectors; ++w) { normalizer.close(mem.total[w]).store(mem.factor + w * lanes); }
             weighted_row<T> from[64];
             for (int r = 0; r < rows; ++r) {
@@ -461,6 +463,25 @@ private:
                 write(r, states::get(mem.total, r));
             }
         }
+        // The parts' sums of one row joined by the ring itself: the same bits for every split.
+        void best_of(int r, normalizer_type const& normalizer) {
+            row_type const state = states::spread(mem.total, r);
+            for (extent_t e = 0; e < products::padded(c.n.dv); e += lanes) {
+                V sum = mix_ring::template zero<V>();
+                for (extent_t k = 0; k < count; ++k) { sum = mix_ring::reduce(sum, V::load(part_of(k).o + r * products::padded(c.n.dv) + e)); }
+                if constexpr (idempotent) { normalizer.finish(state, sum).store(mem.line + e); }
+            }
+            write(r, states::get(mem.total, r));
+        }
+        // Where the contraction skips NaN: scores of rows that hold one.
+        void put_nan(extent_t n) {
+            for (extent_t j = 0; j < n; ++j) {
+                T const odd = nan_in_cached_row<V>(mem.k[0][j], c.n.d);
+                for (int r = 0; r < rows; ++r) {
+                    if (T const x = odd + mem.odd_q[r]; x != T(0)) { mem.s[r * c.n.tile + j] = x; }
+                }
+            }
+        }
         void write(int r, lane_row const& state) {
             extent_t const dv = c.n.dv, h = mem.at[r / tokens].head, i = r % tokens;
             auto const& out = c.x.out;
@@ -468,7 +489,8 @@ private:
                 Q* const to = out.row(b, h, i);
                 for (extent_t e = 0; e < dv; ++e) { to[e * out.stride(3)] = static_cast<Q>(mem.line[products::place_of(e, dv)]); }
             }
-            if (c.x.lse.data_handle() != nullptr) {
+            if constexpr (!idempotent) {
+                if (c.x.lse.data_handle() == nullptr) { return; }
                 c.x.lse(b, h, i, 0) = static_cast<T>(static_cast<double>(c.m.normalizer.log_sum_exp(state)) * c.x.lse_unit);
             }
         }
