@@ -13,6 +13,7 @@
 #include <heed/front/rotate.hpp>
 #include <heed/front/semiring_matmul.hpp>
 #include <heed/front/spectral.hpp>
+#include <heed/front/spectral_backward.hpp>
 #include <heed/front/step.hpp>
 #include <heed/front/valuate.hpp>
 #include <heed/mechanism/circular.hpp>

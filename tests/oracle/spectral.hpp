@@ -33,22 +33,31 @@ inline std::vector<double> token_weights(spectral_case const& c, array const& z,
     return w;
 }
 
+// The softmax of each prefix of one head's scores: its largest score, and the sum of exponentials below it.
+struct prefixes {
+    std::vector<double> top, sum;
+
+    explicit prefixes(std::vector<double> const& z) {
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            double const before = i == 0 ? -INFINITY : top[i - 1];
+            top.push_back(std::isnan(before) || std::isnan(z[i]) ? NAN : std::fmax(before, z[i]));
+            double total = 0;
+            for (std::size_t t = 0; t <= i; ++t) { total += std::exp(z[t] - top[i]); }
+            sum.push_back(total);
+        }
+    }
+};
+
 // The weight of value j in row i; nothing is summed that has no weight.
-inline bool weight_of(spectral_case const& c, std::vector<double> const& w, extent_t i, extent_t j, double& p) {
+inline bool weight_of(spectral_case const& c, std::vector<double> const& w, prefixes const& p, extent_t i, extent_t j, double& weight) {
     extent_t const n = c.rows, k = static_cast<extent_t>(w.size());
     extent_t t = c.reversed ? j - i : i - j;
-    if (c.circular) {
-        t = (t % n + n) % n;
-    } else {
-        t = t + c.shift;
-    }
+    t = c.circular ? (t % n + n) % n : t + c.shift;
     if (t < 0 || t >= k) { return false; }
-    p = w[static_cast<std::size_t>(t)];
+    weight = w[static_cast<std::size_t>(t)];
     if (c.how == weigh::over_prefix) {
-        double top = -INFINITY, sum = 0;
-        for (extent_t s = 0; s <= i; ++s) { top = std::fmax(top, w[static_cast<std::size_t>(s)]); }
-        for (extent_t s = 0; s <= i; ++s) { sum += std::exp(w[static_cast<std::size_t>(s)] - top); }
-        p = top == -INFINITY ? 0 : std::exp(p - top) / sum;
+        std::size_t const row = static_cast<std::size_t>(i);
+        weight = p.top[row] == -INFINITY ? 0 : std::exp(weight - p.top[row]) / p.sum[row];
     }
     return true;
 }
@@ -58,12 +67,14 @@ inline array spectral(spectral_case const& c, array const& z, array const& v, he
     for (extent_t b = 0; b < out_shape.batch; ++b)
         for (extent_t h = 0; h < out_shape.head; ++h) {
             std::vector<double> w;
+            prefixes p({});
             for (extent_t e = 0; e < out_shape.feature; ++e) {
                 if (e == 0 || z.s.feature > 1) { w = token_weights(c, z, b, h, e); }
+                if (e == 0 && c.how == weigh::over_prefix) { p = prefixes(w); }
                 for (extent_t i = 0; i < out_shape.seq; ++i) {
-                    double sum = 0, p = 0;
+                    double sum = 0, weight = 0;
                     for (extent_t j = 0; j < v.s.seq; ++j) {
-                        if (weight_of(c, w, i, j, p)) { sum += p * v(v.s.batch == 1 ? 0 : b, v.s.head == 1 ? 0 : h, j, e); }
+                        if (weight_of(c, w, p, i, j, weight)) { sum += weight * v(v.s.batch == 1 ? 0 : b, v.s.head == 1 ? 0 : h, j, e); }
                     }
                     out(b, h, i, e) = sum;
                 }

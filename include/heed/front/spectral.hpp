@@ -3,7 +3,7 @@
 #pragma once
 
 #include <heed/engine/backend.hpp>
-#include <heed/engine/cpu/spectral_forward.hpp>
+#include <heed/engine/cpu/spectral_prefix.hpp>
 #include <heed/front/check.hpp>
 #include <heed/front/options.hpp>
 #include <heed/view/adapt.hpp>
@@ -21,7 +21,8 @@ struct spectral_engine_for {
 };
 template <Spectral M, class T, class E, class A>
 struct spectral_engine_for<M, T, cpu<E, A>> {
-    using type = spectral_forward<M, T, A>;
+    using type = std::conditional_t<M::by_prefix, spectral_prefix<T, A>, spectral_forward<T, A>>;
+    using gradient_type = std::conditional_t<M::by_prefix, spectral_prefix<T, A, true>, spectral_backward<T, A>>;
 };
 
 namespace detail {
@@ -58,81 +59,103 @@ void check_spectral(M const&, argument const (&x)[spectral_arguments]) {
 
 } // namespace detail
 
-// What a call will do. Tables depend on the lengths only; they are the caller's to keep, and threads may share them.
-template <Spectral M, class T, class B>
-class spectral_plan {
-    using A = typename B::arch_type;
-    using engine_type = typename spectral_engine_for<M, T, B>::type;
-    using door = detail::door<A>;
-    M mechanism_;
-    shape z_, v_, out_;
-    B backend_;
-    engine_type engine_;
+namespace detail {
 
-    static engine_type checked(M const& m, shape z, shape v, shape out) {
-        detail::argument const x[] = {{"z", z, {}, 1, sizeof(T), {}, false}, {"v", v, {}, 1, sizeof(T), {}, false}, {"out", out, {}, 1, sizeof(T), {}, false}};
-        detail::check_spectral<M, A>(m, x);
-        return engine_type::of(m, z, v, out);
+// The bytes and the tables of a forward or backward call.
+template <class Engine, class B>
+class spectral_plan_base {
+protected:
+    using A = typename B::arch_type;
+    using door = detail::door<A>;
+    B backend_;
+    Engine engine_;
+
+    spectral_plan_base(B const& backend, Engine const& engine) : backend_(backend), engine_(engine) {}
+    static void short_of(char const* what, std::size_t have, std::size_t need) {
+        if (have < need) { door::refuse(sentence<A>("heed: the ", what, have, " bytes and the plan needs ", need)); }
+    }
+    template <class Problem>
+    void run_in(Problem const& x, std::span<std::byte const> tables, std::span<std::byte> workspace) {
+        short_of("tables have ", tables.size(), tables_bytes());
+        short_of("workspace has ", workspace.size(), scratch_bytes());
+        engine_.run(x, backend_.executor, slots(), aligned(const_cast<std::byte*>(tables.data())), aligned(workspace.data()));
+    }
+    template <class Problem>
+    void run_with_tables(Problem const& x, std::span<std::byte> workspace) {
+        short_of("workspace has ", workspace.size(), workspace_bytes());
+        make_tables(workspace.first(tables_bytes()));
+        run_in(x, workspace.first(tables_bytes()), workspace.subspan(tables_bytes()));
     }
 
 public:
-    spectral_plan(M const& mechanism, shape z, shape v, shape out, B const& backend) : mechanism_(mechanism), z_(z), v_(v), out_(out), backend_(backend), engine_(checked(mechanism, z, v, out)) {}
-
-    static constexpr std::string_view engine() { return engine_type::name; }
-    // Rows of the transform; 0: this short, products are faster.
+    static constexpr std::string_view engine() { return Engine::name; }
+    // Rows of the (longest) transform; 0: this short, products are faster.
     extent_t transform_length() const { return engine_.transform_length(); }
     int slots() const {
         extent_t const items = engine_.items();
-        int const most = detail::concurrency_of(backend_.executor);
+        int const most = concurrency_of(backend_.executor);
         return items < 1 ? 1 : items < most ? static_cast<int>(items) : most;
     }
     std::size_t tables_bytes() const { return line_bytes - 1 + engine_.tables_bytes(); }
-    // Of run() without tables: they are made in it each time.
-    std::size_t workspace_bytes() const { return tables_bytes() + scratch_bytes(); }
-    std::size_t scratch_bytes() const { return line_bytes - 1 + engine_.workspace_bytes(slots()); }
+    std::size_t scratch_bytes() const { return line_bytes - 1 + engine_.workspace_bytes(slots()); } // of run() with tables
+    std::size_t workspace_bytes() const { return tables_bytes() + scratch_bytes(); }                // of run() without: they are made in it each time
 
-    // Makes the tables in memory of tables_bytes() that the caller keeps; they stay right for every plan of the same mechanism, shapes and type.
+    // Makes the tables in memory of tables_bytes() that the caller keeps; they are right for every call of this plan, on any number of threads.
     void make_tables(std::span<std::byte> tables) const {
-        if (tables.size() < tables_bytes()) { short_of("tables have ", tables.size(), tables_bytes()); }
+        short_of("tables have ", tables.size(), tables_bytes());
         engine_.prepare(aligned(tables.data()));
     }
-    // Runs with tables made before, in scratch_bytes() of workspace.
-    template <class Z, class V, class O>
-    void run(Z const& z_in, V const& v_in, O const& out_in, std::span<std::byte const> tables, std::span<std::byte> workspace) {
-        spectral_problem<T> const x{as_view(z_in), as_view(v_in), as_view(out_in)};
-        check(x);
-        if (tables.size() < tables_bytes()) { short_of("tables have ", tables.size(), tables_bytes()); }
-        if (workspace.size() < scratch_bytes()) { short_of("workspace has ", workspace.size(), scratch_bytes()); }
-        engine_.run(x, backend_.executor, slots(), aligned(const_cast<std::byte*>(tables.data())), aligned(workspace.data()));
-    }
-    // Runs in workspace_bytes(), tables included.
-    template <class Z, class V, class O>
-    void run(Z const& z, V const& v, O const& out, std::span<std::byte> workspace) {
-        if (workspace.size() < workspace_bytes()) { short_of("workspace has ", workspace.size(), workspace_bytes()); }
-        check({as_view(z), as_view(v), as_view(out)});
-        std::span<std::byte> const tables = workspace.first(tables_bytes());
-        make_tables(tables);
-        run(z, v, out, tables, workspace.subspan(tables_bytes()));
-    }
-
     std::string describe() const {
         std::string const how = transform_length() == 0 ? std::string("by products") : sentence<A>("transforms of ", transform_length(), " rows");
         return sentence<A>(engine(), " on ", arch_name<A>(), ", ", how, ", ", slots(), slots() == 1 ? " slot, " : " slots, ", tables_bytes(), " bytes of tables, ", workspace_bytes(), " workspace bytes");
     }
     template <class Stream>
-    friend Stream& operator<<(Stream& s, spectral_plan const& p) {
+    friend Stream& operator<<(Stream& s, spectral_plan_base const& p) {
         s << p.describe();
         return s;
     }
+};
+
+template <class T, class A, Spectral M>
+void check_spectral_shapes(M const& m, shape z, shape v, shape out) {
+    argument const x[] = {{"z", z, {}, 1, sizeof(T), {}, false}, {"v", v, {}, 1, sizeof(T), {}, false}, {"out", out, {}, 1, sizeof(T), {}, false}};
+    check_spectral<M, A>(m, x);
+}
+
+} // namespace detail
+
+// What a forward call will do. Tables depend on the lengths only; they are the caller's to keep, and threads may share them.
+template <Spectral M, class T, class B>
+class spectral_plan : public detail::spectral_plan_base<typename spectral_engine_for<M, T, B>::type, B> {
+    using base = detail::spectral_plan_base<typename spectral_engine_for<M, T, B>::type, B>;
+    using typename base::A;
+    using typename base::door;
+    M mechanism_;
+    shape z_, v_, out_;
+
+public:
+    spectral_plan(M const& mechanism, shape z, shape v, shape out, B const& backend)
+        : base(backend, (detail::check_spectral_shapes<T, A>(mechanism, z, v, out), spectral_engine_for<M, T, B>::type::of(detail::slots_of(mechanism), z, v, out))), mechanism_(mechanism), z_(z), v_(v), out_(out) {}
+
+    // Runs with tables made before, in scratch_bytes() of workspace.
+    template <class Z, class V, class O>
+    void run(Z const& z, V const& v, O const& out, std::span<std::byte const> tables, std::span<std::byte> workspace) {
+        this->run_in(checked({as_view(z), as_view(v), as_view(out)}), tables, workspace);
+    }
+    // Runs in workspace_bytes(), tables included.
+    template <class Z, class V, class O>
+    void run(Z const& z, V const& v, O const& out, std::span<std::byte> workspace) {
+        this->run_with_tables(checked({as_view(z), as_view(v), as_view(out)}), workspace);
+    }
 
 private:
-    static void short_of(char const* what, std::size_t have, std::size_t need) { door::refuse(sentence<A>("heed: the ", what, have, " bytes and the plan needs ", need)); }
-    void check(spectral_problem<T> const& x) const {
+    spectral_problem<T> const& checked(spectral_problem<T> const& x) const {
         using detail::argument;
         argument const args[] = {argument::of("z", x.z), argument::of("v", x.v), argument::of("out", x.out)};
         detail::check_spectral<M, A>(mechanism_, args);
         if (!(x.z.shape() == z_) || !(x.v.shape() == v_) || !(x.out.shape() == out_)) { door::refuse("heed: the plan was made for other shapes of z, v or out; make a new plan"); }
         door::check_outputs(args, detail::spectral_arguments);
+        return x;
     }
 };
 

@@ -18,8 +18,8 @@ HEED_HD constexpr auto circular_attention(O orientation = {}) {
     return spectral{wrapped{}, orientation, token_softmax{}};
 }
 
-// The causal mask laid over the circulant of the correlation: sum_(j <= i) w_((j - i) mod N) v_j, w a softmax over all tokens. Rows do not sum to 1, and
-// weights know of later tokens: kept to match what others run.
-HEED_HD constexpr auto masked_circular_attention() { return spectral{unwrapped{}, convolution{}, token_softmax{}}; }
+// Strictly causal: each row's softmax is over its own prefix, out_i = sum_(t <= i) exp(z_t) v_(i - t) / sum_(t <= i) exp(z_t). A convolution: masking the
+// correlation would weigh by scores of later tokens. O(N log N d) for scores of a bounded range, O(N log^2 N d) at worst.
+HEED_HD constexpr auto causal_circular_attention() { return spectral{unwrapped{}, convolution{}, prefix_softmax{}}; }
 
 } // namespace heed

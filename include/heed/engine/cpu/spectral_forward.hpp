@@ -19,7 +19,7 @@ struct spectral_problem {
     tensor_view<T> out;        // (B, H, N, d)
 };
 
-template <Spectral M, class T, class A>
+template <class T, class A>
 struct spectral_forward {
     static constexpr char const* name = "spectral_forward";
     using geometry = detail::spectral_geometry;
@@ -35,7 +35,7 @@ struct spectral_forward {
     shape z, v, out;
     bool by_channel, direct; // weights for each channel; no transform
 
-    static spectral_forward of(M const& mechanism, shape z, shape v, shape out) {
+    static spectral_forward of(detail::spectral_slots const& mechanism, shape z, shape v, shape out) {
         spectral_forward e{geometry::of(mechanism, out.seq, z.seq, v.seq, z.feature > 1), z, v, out, z.feature > 1, false};
         e.direct = !e.by_channel && products(e.g) <= transform_cost(e.g);
         return e;
@@ -89,12 +89,13 @@ struct spectral_forward {
         if (!by_channel) {
             detail::for_each_item<A>(executor, slots, z.batch * z.head, [&](extent_t item, int i) {
                 slot const s = slot_of(i);
+                T const* const from = x.z.row(item / z.head, item % z.head, 0);
                 T* const w = h.weights + item * z.seq;
-                token_weights<M, T, A>(x.z.row(item / z.head, item % z.head, 0), x.z.stride(2), z.seq, w);
-                if (direct) { return; }
-                for (extent_t j = 0; j < g.length; ++j) { s.line[j] = 0; }
-                for (extent_t t = 0; t < z.seq; ++t) { s.line[g.place(t)] += w[t]; }
-                tables.line.forward(s.line, h.spectra + item * 2 * g.length, T(1) / static_cast<T>(g.length), s.line_scratch);
+                if (direct) {
+                    token_weights<T, A>(g.softmax, from, x.z.stride(2), z.seq, w);
+                } else {
+                    weights_spectrum<T, A>(g, tables, from, x.z.stride(2), w, h.spectra + item * 2 * g.length, s.line, s.line_scratch);
+                }
             });
         }
         extent_t const slabs = channel_slab<T, A>::slabs(out.feature);

@@ -13,19 +13,30 @@ namespace heed {
 
 namespace detail {
 
+// A mechanism's slots as numbers: one engine serves them all.
+struct spectral_slots {
+    bool circular, reversed, softmax;
+    extent_t shift;
+};
+template <Spectral M>
+HEED_INLINE spectral_slots slots_of(M const& m) {
+    spectral_slots s{M::circular, M::reversed, std::is_same_v<decltype(M::normalizer), token_softmax>, 0};
+    if constexpr (!M::circular) { s.shift = m.border.shift; }
+    return s;
+}
+
 // Distances i - j from low to high have weights; a transform of `length` rows keeps the wanted samples apart from those that wrap around,
 // but for `stray` of the wrapped border, which are computed apart and moved.
 struct spectral_geometry {
     extent_t out, weights, values; // N, K, M
     extent_t shift, low, high;
     extent_t length = 0, stray = 0;
-    bool circular, reversed, folded = false;
+    bool circular, reversed, softmax, folded = false;
 
-    template <class M>
-    static spectral_geometry of(M const& mechanism, extent_t n, extent_t k, extent_t m, bool gradient) {
+    HEED_INLINE static spectral_geometry of(spectral_slots const& slots, extent_t n, extent_t k, extent_t m, bool gradient) {
         spectral_geometry g{};
-        g.out = n, g.weights = k, g.values = m, g.circular = M::circular, g.reversed = M::reversed;
-        if constexpr (M::circular) {
+        g.out = n, g.weights = k, g.values = m, g.circular = slots.circular, g.reversed = slots.reversed, g.softmax = slots.softmax, g.shift = slots.shift;
+        if (g.circular) {
             g.low = 1 - m, g.high = n - 1;
             bool const smooth = fft_is_smooth(n);
             extent_t const least = 2 * n - 1;
@@ -38,9 +49,8 @@ struct spectral_geometry {
             g.length = g.folded ? padded : n;
             g.stray = g.folded && padded < least ? least - padded : 0;
         } else {
-            g.shift = mechanism.border.shift;
-            g.low = M::reversed ? g.shift - k + 1 : -g.shift;
-            g.high = M::reversed ? g.shift : k - 1 - g.shift;
+            g.low = g.reversed ? g.shift - k + 1 : -g.shift;
+            g.high = g.reversed ? g.shift : k - 1 - g.shift;
             extent_t const need[] = {g.high + m, n - g.low, m, n, k, 1};
             extent_t least = 0;
             for (extent_t const x : need) { least = x > least ? x : least; }
@@ -144,9 +154,9 @@ struct channel_slab {
 };
 
 // w = the weights of one head in their own order, from z (its row stride in numbers).
-template <class M, class T, class A>
-void token_weights(T const* z, extent_t step, extent_t count, T* w) {
-    if constexpr (!std::is_same_v<decltype(M::normalizer), token_softmax>) {
+template <class T, class A>
+void token_weights(bool softmax, T const* z, extent_t step, extent_t count, T* w) {
+    if (!softmax) {
         for (extent_t t = 0; t < count; ++t) { w[t] = z[t * step]; }
     } else {
         using V = vec<T, A>;
@@ -167,6 +177,15 @@ void token_weights(T const* z, extent_t step, extent_t count, T* w) {
         T const factor = static_cast<T>(sum == 0 ? 0 : 1 / sum);
         for (extent_t t = 0; t < count; ++t) { w[t] *= factor; }
     }
+}
+
+// The weights of one head in their own order into w, and their spectrum, divided by the transform's length. line: L numbers.
+template <class T, class A>
+void weights_spectrum(detail::spectral_geometry const& g, spectral_tables<T, A> const& tables, T const* z, extent_t step, T* w, T* spectrum, T* line, T* line_scratch) {
+    token_weights<T, A>(g.softmax, z, step, g.weights, w);
+    for (extent_t j = 0; j < g.length; ++j) { line[j] = 0; }
+    for (extent_t t = 0; t < g.weights; ++t) { line[g.place(t)] += w[t]; }
+    tables.line.forward(line, spectrum, T(1) / static_cast<T>(g.length), line_scratch);
 }
 
 } // namespace heed

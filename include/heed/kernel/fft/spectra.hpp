@@ -40,22 +40,30 @@ struct fft_spectra {
             if (q != p) { store({y1.re + y2.im, y2.re - y1.im}, x + q); } // conj Y1 + i conj Y2
         }
     }
-    // to(p) += sum over the lanes of Y conj X: its inverse's real part is the sum of the correlations of all channels (the imaginary part is of no use).
-    static void add_products(extent_t n, T const* y, T const* x, T* to) {
-        for (extent_t p = 0; p < n; ++p, y += row_size, x += row_size, to += 2) {
-            C const a = load(y), b = load(x);
-            T re[W], im[W];
-            fma(a.re, b.re, a.im * b.im).store(re);
-            fma(a.im, b.re, -(a.re * b.im)).store(im);
-            T r = 0, i = 0;
-            for (int l = 0; l < W; ++l) { r += re[l], i += im[l]; }
-            to[0] += r;
-            to[1] += i;
+    // sum over the lanes of Y conj X: its inverse's real part is the sum of the correlations of all channels (the imaginary part is of no use)
+    HEED_INLINE static void product(C const& y, C const& x, T& re, T& im) {
+        T r[W], i[W];
+        fma(y.re, x.re, y.im * x.im).store(r);
+        fma(y.im, x.re, -(y.re * x.im)).store(i);
+        re = im = 0;
+        for (int l = 0; l < W; ++l) { re += r[l], im += i[l]; }
+    }
+    // spectrum(p) <- that product; y <- y times conj of what the spectrum was (re and im of each position in turn)
+    static void multiply_products(extent_t n, T* y, T const* x, T* spectrum) {
+        for (extent_t p = 0; p < n; ++p, y += row_size, x += row_size, spectrum += 2) {
+            C const a = load(y);
+            V const re(spectrum[0]), im(-spectrum[1]);
+            product(a, load(x), spectrum[0], spectrum[1]);
+            store(times(a, re, im), y);
         }
     }
-    // x <- x times conj of one spectrum for all lanes (re and im of each position in turn)
-    static void multiply_conjugate(extent_t n, T* x, T const* spectrum) {
-        for (extent_t p = 0; p < n; ++p, x += row_size, spectrum += 2) { store(times(load(x), V(spectrum[0]), V(-spectrum[1])), x); }
+    // The same with the product beside the spectrum.
+    static void multiply_products(extent_t n, T* y, T const* x, T const* spectrum, T* products) {
+        for (extent_t p = 0; p < n; ++p, y += row_size, x += row_size, spectrum += 2, products += 2) {
+            products[0] = spectrum[0];
+            products[1] = spectrum[1];
+            multiply_products(1, y, x, products);
+        }
     }
 };
 
