@@ -193,6 +193,41 @@ struct kda_case {
     }
 };
 
+// Powers of the scaled product, by features of the rows.
+struct series_case {
+    template <class T>
+    static void run(case_io<T>& io) {
+        along_case<T> c(io, false);
+        bool const squares = io.source().name() == "rebased_normalised";
+        series_map const map = squares ? square_map(c.scale()) : taylor_map(c.scale());
+        double const eps = io.source().number("eps");
+        if (eps == 0) {
+            c.run(linear_attention_raw(1, map));
+        } else {
+            c.run(linear_attention(causal_bottom_right{}, map, eps));
+        }
+    }
+};
+struct performer_relu {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q_in = io.reals("q", "BHNd"), k_in = io.reals("k", "BHNd"), v_in = io.reals("v", "BHNd"), projection = io.reals("projection", "rd");
+        shape const s{io['B'], io['H'], io['N'], io['d']};
+        tensor_view<T const> const q(q_in.data, s), k(k_in.data, s), v(v_in.data, s);
+        relu_projection_map<T> const map{{projection.data, {1, 1, io['r'], io['d']}}};
+        for (auto const& [name, rows] : {std::pair("phi_q", q), std::pair("phi_k", k)}) {
+            T* const features = io.make(name, "BHNr");
+            for (extent_t row = 0; row < s.batch * s.head * s.seq; ++row) { map.template map<native_arch>(rows.data_handle() + row * s.feature, s.feature, features + row * io['r']); }
+        }
+        tensor_view<T> const out(io.make("out", "BHNd"), s);
+        auto const m = linear_attention(full{}, map, 0);
+        forward(m, q, k, v, out);
+        if (!io.wants("dq")) { return; }
+        tensor_view<T const> const dout(io.reals("dout", "BHNd").data, s);
+        backward(m, q, k, v, out, nothing_saved{}, dout, gradient(io, "dq", "BHNd", s, false), gradient(io, "dk", "BHNd", s, false), gradient(io, "dv", "BHNd", s, false));
+    }
+};
+
 constexpr std::array linear_cases{
     wire<unnormalised_identity>("identity_causal_long"),
     wire<unnormalised_identity>("identity_unnormalised_states"),
@@ -202,6 +237,10 @@ constexpr std::array linear_cases{
     wire<normalised_elu<true>>("elu1_causal_states_normalised"),
     wire<all_keys_elu<false>>("elu1_normalised_cross"),
     wire<all_keys_elu<true>>("elu1_normalised_key_lengths"),
+    wire<series_case>("based_taylor_normalised"),
+    wire<series_case>("based_taylor_unnormalised"),
+    wire<series_case>("rebased_normalised"),
+    wire<performer_relu>("performer_relu"),
     wire<retention_case>("retention"),
     wire<simple_gla>("simple_gla_states"),
     wire<gla>("gla_states"),

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <heed/policy/feature/elementwise.hpp>
+#include <heed/policy/feature/row_maps.hpp>
 #include <heed/policy/pattern/band.hpp>
 #include <heed/policy/pattern/lengths.hpp>
 #include <heed/policy/update/update.hpp>
@@ -50,7 +51,7 @@ template <>
 inline constexpr bool walks_along<causal_top_left> = true;
 
 template <class F>
-inline constexpr bool is_feature_map = ElementwiseMap<F>;
+inline constexpr bool is_feature_map = ElementwiseMap<F> || RowMap<F>;
 } // namespace detail
 
 template <class F = identity_map, class U = additive_update, class N = unnormalized, class P = causal_bottom_right>
@@ -66,7 +67,7 @@ struct recurrent {
     static constexpr bool corrects = U::corrects;
     static constexpr bool normalized = N::sums_ones;
 
-    static_assert(detail::is_feature_map<F>, "heed: the first slot of recurrent{...} is a feature map: a call operator from V to V, see heed/policy/feature");
+    static_assert(detail::is_feature_map<F>, "heed: the first slot of recurrent{...} is a feature map: a call operator from V to V or a map of rows, see heed/policy/feature");
     static_assert(StateUpdate<U>, "heed: the second slot of recurrent{...} is a state update: additive_update, scalar_decay, channel_decay, delta_rule, see heed/policy/update");
     static_assert(detail::is_order<P>, "heed: the order of recurrent{...} is causal_bottom_right, full or key_lengths");
     static_assert(causal || (decays == decay_kind::none && !corrects), "heed: only additive updates have a form that is not causal; decays and the delta rule need an order of keys");
@@ -101,6 +102,14 @@ struct recurrent_form {
     tensor_view<T const> log_decay = {}, beta = {};
     tensor_view<std::int32_t const> lengths = {};
 
+    // Features of a mapped row of d numbers.
+    HEED_HD extent_t width(extent_t d) const {
+        if constexpr (RowMap<F>) {
+            return feature.width(d);
+        } else {
+            return d;
+        }
+    }
     // The keys that a batch entry has, where all queries read all keys.
     HEED_HD extent_t keys(place const& at) const {
         if (lengths.data_handle() == nullptr) { return at.keys; }

@@ -67,7 +67,7 @@ struct recurrent_rules_of {
         door::check_axes(args, 4, recurrent_rules, static_cast<int>(std::size(recurrent_rules)));
         if constexpr (M::causal) { door::check_axes(args, 4, along_rules, 1); }
         shape const q = args[rec_q].extents, out = args[rec_out].extents, k = args[rec_k].extents;
-        each_view(m, {out.batch, out.head, k.seq, q.feature}, out.feature, [](char const* name, auto const& view, shape want) { door::check_view(name, view.shape(), want, false); });
+        each_view(m, {out.batch, out.head, k.seq, form_of<T>(m).width(q.feature)}, out.feature, [](char const* name, auto const& view, shape want) { door::check_view(name, view.shape(), want, false); });
         if constexpr (!M::causal) {
             if constexpr (requires { m.order.lengths; }) {
                 door::check_view("key lengths", m.order.lengths.shape(), shape{q.batch, 1, 1, 1}, false);
@@ -200,8 +200,8 @@ private:
         if (!(p.q.shape() == q_) || !(p.k.shape() == k_) || !(p.v.shape() == v_) || !(p.out.shape() == out_)) {
             door::refuse("heed: the plan was made for other shapes of q, k, v or out; make a new plan");
         }
-        rules::check_state(args[detail::rec_s0], args[detail::rec_z0], out_, q_.feature);
-        rules::check_state(args[detail::rec_s], args[detail::rec_z], out_, q_.feature);
+        rules::check_state(args[detail::rec_s0], args[detail::rec_z0], out_, form_of<T>(mechanism_).width(q_.feature));
+        rules::check_state(args[detail::rec_s], args[detail::rec_z], out_, form_of<T>(mechanism_).width(q_.feature));
         // a state is read before it is written: in and out may be one memory, and are then not compared
         bool const in_place = p.last.s.data_handle() == p.initial.s.data_handle() && p.last.z.data_handle() == p.initial.z.data_handle() && p.last.s.strides() == p.initial.s.strides() &&
                               p.last.z.strides() == p.initial.z.strides();

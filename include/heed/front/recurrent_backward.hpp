@@ -120,7 +120,7 @@ private:
         rules::check(mechanism_, args);
         rules::check_offsets(args);
         shape const out = p_.out.shape();
-        extent_t const width = p_.q.extent(3);
+        extent_t const width = form_of<T>(mechanism_).width(p_.q.extent(3));
         rules::check_state(args[rec_s0], args[rec_z0], out, width);
         rules::check_state(args[rec_ds0], args[rec_dz0], out, width);
         rules::check_state(args[rec_ds], args[rec_dz], out, width);

@@ -28,7 +28,7 @@ public:
         rules::check_offsets(args);
         if (args[4].address == 0 && p.q.extent(3) * p.v.extent(3) > 0) { door::refuse("heed: a step needs a state, final_state{s}: zeros before the first token"); }
         if (M::normalized && args[5].address == 0 && p.q.extent(3) > 0) { door::refuse("heed: a step of a mechanism with a running sum needs its z as well, final_state{s, z}"); }
-        rules::check_state(args[4], args[5], p.out.shape(), p.q.extent(3));
+        rules::check_state(args[4], args[5], p.out.shape(), form_of<T>(mechanism).width(p.q.extent(3)));
         argument given[6];
         int count = 0;
         for (auto const& a : args) {
@@ -40,7 +40,7 @@ public:
         }
     }
     static constexpr std::string_view engine() { return engine_type::name; }
-    std::size_t workspace_bytes() const { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(p_); }
+    std::size_t workspace_bytes() const { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(form_of<T>(mechanism_), p_); }
     std::string describe() const { return sentence<A>(engine(), " on ", arch_name<A>(), ", ", slots(), slots() == 1 ? " slot, " : " slots, ", workspace_bytes(), " workspace bytes"); }
     template <class Stream>
     friend Stream& operator<<(Stream& s, step_plan const& p) {

@@ -17,5 +17,9 @@ template <class F = identity_map, class P = causal_bottom_right>
 HEED_HD constexpr recurrent<F, additive_update, unnormalized, P> linear_attention_raw(double scale = 1, F feature = {}, P order = {}) {
     return {feature, {}, {}, order, scale};
 }
+// Based: weights 1 + x + x^2/2, x = q.k / sqrt(d), always positive. Arora et al., arXiv:2402.18668. Meant for d of 16 or so: the state has 1 + d + d (d + 1) / 2 rows.
+HEED_HD constexpr recurrent<series_map, additive_update, running_sum> based_attention(double eps = 1e-6) { return {taylor_map(), {}, {eps}, {}, 1}; }
+// Rebased: weights x^2. Aksenov et al., arXiv:2402.10644
+HEED_HD constexpr recurrent<series_map, additive_update, running_sum> rebased_attention(double eps = 1e-6) { return {square_map(), {}, {eps}, {}, 1}; }
 
 } // namespace heed

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Backward of the recurrent family: once along a head for the states before each chunk, which are kept, and once back, chunk by chunk, with everything inside a
-// chunk made anew. One state a chunk and slot is all the memory that grows with the sequence.
+// chunk made anew. What grows with the sequence is one state a chunk and slot, and for the delta rule the rows that its solution comes from: half as much again.
 //
 // An item is a batch entry and the heads that share rows of q, k or v; or, where a gradient of broadcast data sums over batch entries or heads, all of those: one
 // thread adds up what belongs together, in one order.
@@ -65,10 +65,13 @@ private:
 
     struct slot {
         chunk c;
-        T *states, *before, *after; // before each chunk and after the last; two more for chunks that go token by token
+        T *states, *residuals;      // before each chunk and after the last; what the delta rule multiplies with beta, rows of values
+        T *before, *after, *residual; // more of them for chunks that go token by token
         slot(form const& m, problem const& p, arena& room) : c(recurrent_forward<F, E, A, Chunk>::sizes(m, p.q.extent(3), p.v.extent(3)), true, room) {
             extent_t const chunks = m.causal ? (p.q.extent(2) + tokens - 1) / tokens : 0;
             states = room.take<T>(m.causal ? (chunks + 1) * c.state_size() : 0);
+            residuals = room.take<T>(m.corrects ? chunks * tokens * c.vp : 0);
+            residual = room.take<T>(m.corrects ? c.vp : 0);
             before = room.take<T>(m.causal ? c.state_size() : 0);
             after = room.take<T>(m.causal ? c.state_size() : 0);
         }
@@ -87,7 +90,7 @@ private:
 
     static void walk(form const& m, problem const& p, gradients const& d, head_place const& at, slot& s) {
         chunk& c = s.c;
-        extent_t const width = p.q.extent(3);
+        extent_t const width = m.width(p.q.extent(3));
         c.clear_state(c.state);
         rows::read_state(p.initial, at.b, at.h, width, 0, at.columns, c.state, c.vp);
         c.clear_state(c.x);
@@ -107,38 +110,38 @@ private:
         for (extent_t i = 0; i < chunks; ++i) {
             c.copy_state(c.state, s.states + i * c.state_size());
             if (rows::read_keys(m, p, at, i * tokens, length(i), c)) {
-                step(length(i), c);
+                step(length(i), s.residuals + (m.corrects ? i * tokens * c.vp : 0), c);
             } else {
-                for (extent_t t = 0; t < length(i); ++t) { token(m, p, at, i * tokens + t, c); }
+                for (extent_t t = 0; t < length(i); ++t) { token(m, p, at, i * tokens + t, s.residual, c); }
             }
         }
         c.copy_state(c.state, s.states + chunks * c.state_size());
         for (extent_t i = chunks - 1; i >= 0; --i) {
             T const* const first = s.states + i * c.state_size();
             c.copy_state(first, c.state);
-            if (piece(m, p, d, at, i * tokens, length(i), first + c.state_size(), true, c)) { continue; }
+            if (piece(m, p, d, at, i * tokens, length(i), first + c.state_size(), s.residuals + (m.corrects ? i * tokens * c.vp : 0), true, c)) { continue; }
             for (extent_t t = length(i) - 1; t >= 0; --t) { // NaN or infinity somewhere: nothing of it may reach what stands before
                 c.copy_state(first, c.state);
-                for (extent_t r = 0; r < t; ++r) { token(m, p, at, i * tokens + r, c); }
+                for (extent_t r = 0; r < t; ++r) { token(m, p, at, i * tokens + r, s.residual, c); }
                 c.copy_state(c.state, s.before);
-                token(m, p, at, i * tokens + t, c);
+                token(m, p, at, i * tokens + t, s.residual, c);
                 c.copy_state(c.state, s.after);
                 c.copy_state(s.before, c.state);
-                piece(m, p, d, at, i * tokens + t, 1, s.after, false, c);
+                piece(m, p, d, at, i * tokens + t, 1, s.after, s.residual, false, c);
             }
         }
     }
-    static void step(extent_t len, chunk& c) {
+    static void step(extent_t len, T* residual, chunk& c) {
         c.prepare(len, false);
-        c.solve(len);
+        c.solve(len, residual);
         c.advance(len);
     }
-    static void token(form const& m, problem const& p, head_place const& at, extent_t n, chunk& c) {
+    static void token(form const& m, problem const& p, head_place const& at, extent_t n, T* residual, chunk& c) {
         rows::read_keys(m, p, at, n, 1, c);
-        step(1, c);
+        step(1, residual, c);
     }
     // Tokens [first, first + len), the state before them in place. Returns false, and does nothing, if all must be finite and is not.
-    static bool piece(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, T const* after, bool finite_only, chunk& c) {
+    static bool piece(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, T const* after, T const* residual, bool finite_only, chunk& c) {
         bool finite = rows::read_keys(m, p, at, first, len, c);
         finite &= rows::read_queries(m, p, at, first, len, c);
         finite &= rows::read(d.dout, at.b, at.h, first, len, 0, at.columns, c.tall, c.dout, c.vp);
@@ -148,7 +151,7 @@ private:
         if (m.normalized) {
             for (extent_t t = 0; t < len; ++t) { divide_back(m, p, at, first + t, t, c.denominator(t, at.columns), c); }
         }
-        c.backward(len, after);
+        c.backward(len, after, residual);
         write_queries(m, p, d, at, first, len, c);
         write_keys(m, p, d, at, first, len, c);
         return true;
@@ -213,17 +216,16 @@ private:
     }
     static void write_queries(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, chunk& c) {
         if (d.dq.data_handle() == nullptr) { return; }
-        extent_t const width = p.q.extent(3);
-        if constexpr (!rows::identity) { rows::read(p.q, at.b, at.qh, first, len, 0, width, c.wide, c.q, c.qp); }
-        rows::map_back(m.feature, m.scale, c.q, c.qp, c.dq, c.qp, len, width);
-        give(c.dq, c.qp, d.dq, p.heads(), at, at.qh, first, len, width);
+        extent_t pitch;
+        T* const rows_of = rows::pull_back(m, p.q, at.b, at.qh, first, len, m.scale, c.q, c.dq, pitch, c);
+        give(rows_of, pitch, d.dq, p.heads(), at, at.qh, first, len, p.q.extent(3));
     }
     static void write_keys(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, chunk& c) {
-        extent_t const width = p.k.extent(3);
+        extent_t const width = m.width(p.k.extent(3));
         if (d.dk.data_handle() != nullptr) {
-            if constexpr (!rows::identity) { rows::read(p.k, at.b, at.kh, first, len, 0, width, c.wide, c.k, c.qp); }
-            rows::map_back(m.feature, T(1), c.k, c.qp, c.dk, c.qp, len, width);
-            give(c.dk, c.qp, d.dk, p.heads(), at, at.kh, first, len, width);
+            extent_t pitch;
+            T* const rows_of = rows::pull_back(m, p.k, at.b, at.kh, first, len, T(1), c.k, c.dk, pitch, c);
+            give(rows_of, pitch, d.dk, p.heads(), at, at.kh, first, len, p.k.extent(3));
         }
         if (d.dv.data_handle() != nullptr) { give(c.h, c.vp, d.dv, p.heads(), at, at.vh, first, len, at.columns); }
         if (m.decays != decay_kind::none) { add(d.log_decay, at, first, len, c.dg, m.decays == decay_kind::head ? 1 : c.qp, m.decays == decay_kind::head ? 1 : width); }
@@ -235,6 +237,10 @@ private:
         extent_t const step = to.extent(3) == 1 ? 0 : to.stride(3);
         for (extent_t t = 0; t < len; ++t) {
             T* const row = rows::spread(to, at.b, at.h, first + t);
+            if (step == 0) { // rows are padded with zeros
+                *row += width == 1 ? from[t * pitch] : rows::sum(from + t * pitch, width);
+                continue;
+            }
             for (extent_t e = 0; e < width; ++e) { row[e * step] += from[t * pitch + e]; }
         }
     }

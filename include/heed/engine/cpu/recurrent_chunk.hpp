@@ -28,6 +28,7 @@ struct chunk_sizes {
     extent_t columns = 0; // dv, and one more for the sum of ones
     decay_kind decays = decay_kind::none;
     bool corrects = false;
+    extent_t raw = 0;     // numbers of a row before a map of rows; 0: the map changes no width
 };
 
 template <class T, class A>
@@ -51,18 +52,19 @@ class recurrent_chunk {
     T *turned_;                           // keys, feature major [width][cp]
     T *decay_, *prefix_, *suffix_, *total_; // channel decays: a, products inside a block up to and after a token, of a block
     T *head_prefix_, *head_suffix_;       // [tokens]
-    T *state_turned_, *x_turned_, *u_turned_, *earlier_, *some_, *whole_;
+    T *state_turned_, *x_turned_, *u_turned_, *earlier_, *some_;
 
 public:
-    extent_t qp, vp, cp;             // row pitches
+    extent_t qp, vp, cp, rp;         // row pitches
     extent_t wide, tall;             // width and columns, in whole registers
     T *q, *k, *u, *beta, *g;         // packed: scaled queries, keys, values, beta (a row of columns each), log2 decays ([tokens] or rows)
     T *qd, *kd, *ke, *factor;        // q~, k~, k^, E of the chunk (one a channel)
     T *state, *o;                    // [width][vp], [tokens][vp]
+    T *raw, *draw;                   // [tokens][rp]: rows before a map of rows, and gradients by them
     T *x, *dout, *dq, *dk, *later, *h, *dbeta, *dg; // backward: X, do; gradients of q, k, (k as the later token), v, beta rows, decays (as g)
 
     recurrent_chunk(chunk_sizes const& n, bool backward, arena& room) : n_(n) {
-        qp = pitch(n.width), vp = pitch(n.columns), cp = pitch(n.tokens);
+        qp = pitch(n.width), vp = pitch(n.columns), cp = pitch(n.tokens), rp = pitch(n.raw);
         wide = padded(n.width), tall = padded(n.columns);
         extent_t const c = n.tokens, rows_q = c * qp, rows_v = c * vp, pairs = c * cp;
         bool const head = n.decays == decay_kind::head, channel = n.decays == decay_kind::channel;
@@ -74,9 +76,10 @@ public:
         decay_ = take(rows_q, channel), prefix_ = take(rows_q, channel), suffix_ = take(rows_q, channel), total_ = take((c / block + 1) * qp, channel);
         bool const decays = n.decays != decay_kind::none;
         qd = decays ? take(rows_q) : q, ke = decays ? take(rows_q) : k, kd = n.corrects && decays ? take(rows_q) : k;
+        raw = take(c * rp, n.raw > 0), draw = take(c * rp, n.raw > 0 && backward);
         x = take(wide * vp, backward), dout = take(rows_v, backward), dq = take(rows_q, backward), dk = take(rows_q, backward), h = take(rows_v, backward);
         da_ = take(pairs, backward), state_turned_ = take(tall * qp, backward), x_turned_ = take(tall * qp, backward), u_turned_ = take(tall * cp, backward);
-        later = take(rows_q, backward && n.corrects), dbeta = take(rows_v, backward && n.corrects), db_ = take(pairs, backward && n.corrects), whole_ = take(rows_v, backward && n.corrects);
+        later = take(rows_q, backward && n.corrects), dbeta = take(rows_v, backward && n.corrects), db_ = take(pairs, backward && n.corrects);
         dg = take(channel ? rows_q : c, backward && decays);
         earlier_ = take(rows_q, backward && channel), some_ = take(block * qp, backward && channel);
     }
@@ -94,6 +97,8 @@ public:
     void prepare(extent_t len, bool queries);
     // The delta rule's u from v, in place.
     void solve(extent_t len, T* residual = nullptr);
+    // u again from what solve kept: beta times it.
+    void resolve(extent_t len, T const* residual);
     void read(extent_t len);
     void read_state_only(extent_t len);
     void advance(extent_t len);
@@ -103,8 +108,8 @@ public:
     void turn_state();
 
     // After prepare (with queries), turn_state and with dout packed: all gradients; X of the chunk's end becomes that of its start. `after` is the state after
-    // the chunk (read where there are decays).
-    void backward(extent_t len, T const* after);
+    // the chunk (read where there are decays), `residual` what solve kept (delta rule).
+    void backward(extent_t len, T const* after, T const* residual);
 
     // Orders that are not causal: all keys, then all queries; dout packed, the state turned. X becomes its sum over queries.
     void backward_of_queries(extent_t len);
@@ -167,7 +172,7 @@ private:
         }
     }
 
-    void solve_back(extent_t len);
+    void solve_back(extent_t len, T const* residual);
     // Gradients of decayed rows into those of the rows: q~ and k~ from the chunk's start, k^ to its end.
     void decay_back(extent_t len, T* rows, T const* inside, T const* per_token, bool from_start);
     // The last row of dg: what all decays of the chunk share, sum_v S X after it. dg[len - 1] holds it until decay_gradients.
@@ -207,6 +212,12 @@ void recurrent_chunk<T, A>::solve(extent_t len, T* residual) {
     }
 }
 template <class T, class A>
+void recurrent_chunk<T, A>::resolve(extent_t len, T const* residual) {
+    for (extent_t t = 0; t < len; ++t) {
+        for (extent_t c = 0; c < tall; c += lanes) { (V::load(beta + t * vp + c) * V::load(residual + t * vp + c)).store(u + t * vp + c); }
+    }
+}
+template <class T, class A>
 void recurrent_chunk<T, A>::advance(extent_t len) { product::run(n_.width, tall, len, ke, 1, qp, u, vp, state, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor); }
 template <class T, class A>
 void recurrent_chunk<T, A>::read(extent_t len) {
@@ -227,13 +238,13 @@ void recurrent_chunk<T, A>::turn_state() { pack_transposed<A>(state, vp, extent_
 template <class T, class A>
 void recurrent_chunk<T, A>::turn_x() { pack_transposed<A>(x, vp, extent_t(1), n_.width, n_.columns, x_turned_, qp, wide); }
 template <class T, class A>
-void recurrent_chunk<T, A>::backward(extent_t len, T const* after) {
-    solve(len, whole_);
+void recurrent_chunk<T, A>::backward(extent_t len, T const* after, T const* residual) {
+    if (n_.corrects) { resolve(len, residual); }
     turn_x();
     pack_transposed<A>(u, vp, extent_t(1), len, n_.columns, u_turned_, cp, padded(len));
     product::run(len, tall, n_.width, ke, qp, 1, x, vp, h, vp, put::write);
     product::run(len, tall, len, weights_, 1, cp, dout, vp, h, vp, put::add, reach::upper);
-    if (n_.corrects) { solve_back(len); }
+    if (n_.corrects) { solve_back(len, residual); }
     product::run(len, padded(len), n_.columns, dout, vp, 1, u_turned_, cp, da_, cp, put::write, reach::columns);
     product::run(len, wide, n_.columns, dout, vp, 1, state_turned_, qp, dq, qp, put::write);
     product::run(len, wide, n_.columns, u, vp, 1, x_turned_, qp, dk, qp, put::write);
@@ -364,14 +375,14 @@ void recurrent_chunk<T, A>::block_scores(T const* rows_in, T* decayed, T* a, ext
     each_of(t0, rows, [&](extent_t at, extent_t c) { (V::load(decayed + at) * V::load(factor + c)).store(decayed + at); });
 }
 template <class T, class A>
-void recurrent_chunk<T, A>::solve_back(extent_t len) {
+void recurrent_chunk<T, A>::solve_back(extent_t len, T const* residual) {
     for (extent_t i = (len - 1) / substitute_rows * substitute_rows; i >= 0; i -= substitute_rows) {
         extent_t const rows = len - i < substitute_rows ? len - i : extent_t(substitute_rows), done = i + rows;
         if (done < len) { product::run(rows, tall, len - done, weights_b_ + done * cp + i, 1, cp, h + done * vp, vp, h + i * vp, vp, put::subtract); }
         substitute_back<A>(weights_b_ + i * cp + i, cp, rows, beta + i * vp, vp, tall, h + i * vp, dbeta + i * vp);
     }
     for (extent_t t = 0; t < len; ++t) {
-        for (extent_t c = 0; c < tall; c += lanes) { (V::load(dbeta + t * vp + c) * V::load(whole_ + t * vp + c)).store(dbeta + t * vp + c); }
+        for (extent_t c = 0; c < tall; c += lanes) { (V::load(dbeta + t * vp + c) * V::load(residual + t * vp + c)).store(dbeta + t * vp + c); }
     }
 }
 template <class T, class A>

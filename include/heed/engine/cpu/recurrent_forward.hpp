@@ -40,7 +40,8 @@ struct recurrent_forward {
         if (columns > 0) { cuts = (out.feature + columns - 1) / columns; }
         return {cuts < 1 ? 1 : cuts, columns < out.feature ? columns : out.feature, heads * (cuts < 1 ? 1 : cuts)};
     }
-    static chunk_sizes sizes(form const& m, extent_t width, extent_t columns) { return {tokens, width, columns + (m.normalized ? 1 : 0), m.decays, m.corrects}; }
+    // of rows of d numbers
+    static chunk_sizes sizes(form const& m, extent_t d, extent_t columns) { return {tokens, m.width(d), columns + (m.normalized ? 1 : 0), m.decays, m.corrects, rows::of_rows ? d : 0}; }
     static std::size_t slot_bytes(form const& m, extent_t width, division const& d) {
         arena count(nullptr);
         chunk const c(sizes(m, width, d.columns), false, count);
@@ -64,7 +65,7 @@ private:
     using head_place = typename rows::head_place;
 
     static void walk(form const& m, problem const& p, head_place const& at, chunk& c) {
-        extent_t const width = p.q.extent(3);
+        extent_t const width = m.width(p.q.extent(3));
         c.clear_state(c.state);
         rows::read_state(p.initial, at.b, at.h, width, at.c0, at.columns, c.state, c.vp);
         if (m.causal) {

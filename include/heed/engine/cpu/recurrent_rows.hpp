@@ -16,6 +16,8 @@ struct recurrent_rows {
     static constexpr int lanes = V::lanes;
     using form = recurrent_form<F, T>;
     static constexpr bool identity = requires { F::identity; };
+    static constexpr bool of_rows = RowMap<F>;
+    static constexpr extent_t padded(extent_t n) { return (n + lanes - 1) / lanes * lanes; }
 
     // dst[r][c] = row first + r of the view, zeros up to `wide`. Returns true if all is finite.
     static bool read(tensor_view<E const> const& x, extent_t b, extent_t h, extent_t first, extent_t rows, extent_t c0, extent_t width, extent_t wide, T* dst, extent_t pitch) {
@@ -39,6 +41,43 @@ struct recurrent_rows {
             }
         }
         return all(poison == V(0));
+    }
+    // Rows of q or k, mapped and scaled. Returns true if what was read is finite.
+    static bool read_mapped(form const& m, tensor_view<E const> const& x, extent_t b, extent_t h, extent_t first, extent_t count, T scale, T* dst, recurrent_chunk<T, A>& c) {
+        extent_t const d = x.extent(3);
+        if constexpr (of_rows) {
+            bool const finite = read(x, b, h, first, count, 0, d, padded(d), c.raw, c.rp);
+            extent_t const width = m.width(d);
+            for (extent_t r = 0; r < count; ++r) {
+                T* const y = dst + r * c.qp;
+                m.feature.template map<A>(c.raw + r * c.rp, d, y);
+                for (extent_t e = width; e < c.wide; ++e) { y[e] = T(0); }
+                if (scale != T(1)) { scale_in_place<A>(y, c.wide, scale); }
+            }
+            return finite;
+        } else {
+            bool const finite = read(x, b, h, first, count, 0, d, c.wide, dst, c.qp);
+            map(m.feature, scale, dst, c.qp, count, d);
+            return finite;
+        }
+    }
+    // Gradients by mapped rows into those by the rows as they lie in memory; returns where these are, and their pitch in `pitch`. work is overwritten.
+    static T* pull_back(form const& m, tensor_view<E const> const& x, extent_t b, extent_t h, extent_t first, extent_t count, T scale, T* work, T* d, extent_t& pitch, recurrent_chunk<T, A>& c) {
+        extent_t const width = x.extent(3);
+        if constexpr (of_rows) {
+            read(x, b, h, first, count, 0, width, padded(width), c.raw, c.rp);
+            for (extent_t r = 0; r < count; ++r) {
+                if (scale != T(1)) { scale_in_place<A>(d + r * c.qp, c.wide, scale); }
+                m.feature.template map_back<A>(c.raw + r * c.rp, width, d + r * c.qp, c.draw + r * c.rp);
+            }
+            pitch = c.rp;
+            return c.draw;
+        } else {
+            if constexpr (!identity) { read(x, b, h, first, count, 0, width, c.wide, work, c.qp); }
+            map_back(m.feature, scale, work, c.qp, d, c.qp, count, width);
+            pitch = c.qp;
+            return d;
+        }
     }
     // In place: y = scale f(x), zeros where the row has ended.
     static void map(F const& f, T scale, T* x, extent_t pitch, extent_t rows, extent_t width) {
@@ -101,6 +140,16 @@ struct recurrent_rows {
         for (; c < wide; ++c) { to[c] = T(0); }
     }
 
+    // of a row that is padded with zeros
+    static T sum(T const* x, extent_t width) {
+        V total(0);
+        for (extent_t c = 0; c < width; c += lanes) { total = total + V::load(x + c); }
+        T part[lanes], all(0);
+        total.store(part);
+        for (int l = 0; l < lanes; ++l) { all += part[l]; }
+        return all;
+    }
+
     // A state of `width` rows: columns [c0, c0 + columns) of S and, behind them, z. Null views are zeros.
     template <class U>
     static void read_state(state_view<U> const& from, extent_t b, extent_t h, extent_t width, extent_t c0, extent_t columns, T* s, extent_t pitch) {
@@ -127,9 +176,8 @@ struct recurrent_rows {
         extent_t b, h, qh, kh, vh, c0, columns; // columns [c0, c0 + columns) of values
     };
     static bool read_keys(form const& m, recurrent_problem<E> const& p, head_place const& at, extent_t first, extent_t rows, recurrent_chunk<T, A>& c) {
-        extent_t const width = p.k.extent(3);
-        bool finite = read(p.k, at.b, at.kh, first, rows, 0, width, c.wide, c.k, c.qp);
-        map(m.feature, T(1), c.k, c.qp, rows, width);
+        extent_t const width = m.width(p.k.extent(3));
+        bool finite = read_mapped(m, p.k, at.b, at.kh, first, rows, T(1), c.k, c);
         finite &= read(p.v, at.b, at.vh, first, rows, at.c0, at.columns, c.tall, c.u, c.vp);
         if (m.normalized) {
             for (extent_t r = 0; r < rows; ++r) { c.u[r * c.vp + at.columns] = T(1); }
@@ -139,10 +187,7 @@ struct recurrent_rows {
         return finite;
     }
     static bool read_queries(form const& m, recurrent_problem<E> const& p, head_place const& at, extent_t first, extent_t rows, recurrent_chunk<T, A>& c) {
-        extent_t const width = p.q.extent(3);
-        bool const finite = read(p.q, at.b, at.qh, first, rows, 0, width, c.wide, c.q, c.qp);
-        map(m.feature, m.scale, c.q, c.qp, rows, width);
-        return finite;
+        return read_mapped(m, p.q, at.b, at.qh, first, rows, m.scale, c.q, c);
     }
 };
 
