@@ -4,6 +4,7 @@
 
 #include <heed/core.hpp>
 #include <heed/front/attention.hpp>
+#include <heed/front/averaged_key.hpp>
 #include <heed/front/backward.hpp>
 #include <heed/front/decode.hpp>
 #include <heed/front/merge.hpp>
@@ -16,6 +17,7 @@
 #include <heed/front/spectral_backward.hpp>
 #include <heed/front/step.hpp>
 #include <heed/front/valuate.hpp>
+#include <heed/mechanism/averaged_key.hpp>
 #include <heed/mechanism/circular.hpp>
 #include <heed/mechanism/delta_rule.hpp>
 #include <heed/mechanism/differential.hpp>

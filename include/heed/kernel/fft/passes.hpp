@@ -48,31 +48,14 @@ struct fft_passes {
         }
     }
 
-    // rows j = 0 ... count - 1 of a pass; row j of leg k is row first + j + k m of the block
-    static void forward(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots) {
-        dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA { forward_pass<decltype(r)::value, false>(from, to, count, roots, 0, 0, 0); });
-    }
-    static void forward(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots, extent_t first, extent_t m, extent_t limit) {
-        dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA { forward_pass<decltype(r)::value, true>(from, to, count, roots, first, m, limit); });
-    }
-    static void inverse(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots) {
-        dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA { inverse_pass<decltype(r)::value, false>(from, to, count, roots, 0, 0, 0); });
-    }
-    static void inverse(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots, extent_t first, extent_t m, extent_t limit) {
-        dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA { inverse_pass<decltype(r)::value, true>(from, to, count, roots, first, m, limit); });
-    }
+    // Defined outside the class, so that a program that compiles them once does not compile them everywhere.
+    // Rows j = 0 ... count - 1 of a pass; row j of leg k is row first + j + k m of the block.
+    static void forward(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots);
+    static void forward(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots, extent_t first, extent_t m, extent_t limit);
+    static void inverse(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots);
+    static void inverse(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots, extent_t first, extent_t m, extent_t limit);
     // `count` blocks of `radix` rows each, one after another, in place. spectrum: re and im of each row in turn, for multiply.
-    static void leaf(int radix, fft_leaf what, T* at, extent_t count, T const* spectrum) {
-        dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA {
-            if (what == fft_leaf::multiply) {
-                leaf_pass<decltype(r)::value, fft_leaf::multiply>(at, count, spectrum);
-            } else if (what == fft_leaf::forward) {
-                leaf_pass<decltype(r)::value, fft_leaf::forward>(at, count, spectrum);
-            } else {
-                leaf_pass<decltype(r)::value, fft_leaf::inverse>(at, count, spectrum);
-            }
-        });
-    }
+    static void leaf(int radix, fft_leaf what, T* at, extent_t count, T const* spectrum);
 
 private:
     // Exchanged: as the inverse wants it, re for im
@@ -151,5 +134,34 @@ private:
         }
     }
 };
+
+template <class T, class A>
+void fft_passes<T, A>::forward(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots) {
+    dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA { forward_pass<decltype(r)::value, false>(from, to, count, roots, 0, 0, 0); });
+}
+template <class T, class A>
+void fft_passes<T, A>::forward(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots, extent_t first, extent_t m, extent_t limit) {
+    dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA { forward_pass<decltype(r)::value, true>(from, to, count, roots, first, m, limit); });
+}
+template <class T, class A>
+void fft_passes<T, A>::inverse(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots) {
+    dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA { inverse_pass<decltype(r)::value, false>(from, to, count, roots, 0, 0, 0); });
+}
+template <class T, class A>
+void fft_passes<T, A>::inverse(int radix, fft_rows<T const> from, fft_rows<T> to, extent_t count, T const* roots, extent_t first, extent_t m, extent_t limit) {
+    dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA { inverse_pass<decltype(r)::value, true>(from, to, count, roots, first, m, limit); });
+}
+template <class T, class A>
+void fft_passes<T, A>::leaf(int radix, fft_leaf what, T* at, extent_t count, T const* spectrum) {
+    dispatch(radix, [&](auto r) HEED_INLINE_LAMBDA {
+        if (what == fft_leaf::multiply) {
+            leaf_pass<decltype(r)::value, fft_leaf::multiply>(at, count, spectrum);
+        } else if (what == fft_leaf::forward) {
+            leaf_pass<decltype(r)::value, fft_leaf::forward>(at, count, spectrum);
+        } else {
+            leaf_pass<decltype(r)::value, fft_leaf::inverse>(at, count, spectrum);
+        }
+    });
+}
 
 } // namespace heed
