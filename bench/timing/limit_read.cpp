@@ -3,6 +3,7 @@
 // together are larger than the last-level cache and are read in turn.
 #include "limit.hpp"
 
+#include "operands.hpp"
 #include "stopwatch.hpp"
 #include "team.hpp"
 
@@ -10,11 +11,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 
@@ -66,9 +65,8 @@ public:
     std::size_t bytes() const { return bytes_; }
 
     std::string prepare() {
-        data_.reset(static_cast<std::byte*>(std::aligned_alloc(line, count * bytes_)));
-        if (!data_) throw std::bad_alloc();
-        std::memset(data_.get(), 1, count * bytes_);
+        data_.allocate(count * bytes_);
+        std::memset(data_.data(), 1, count * bytes_);
         double best = std::numeric_limits<double>::infinity();
         for (auto candidate : readers)
             for (int repetition = 0; repetition < 3; ++repetition) {
@@ -86,7 +84,7 @@ private:
     std::size_t round_down(std::size_t bytes) const { return bytes / (block * threads_) * (block * threads_); }
 
     void run(reader chosen) {
-        auto const* const copy = data_.get() + next_ * bytes_;
+        auto const* const copy = data_.data() + next_ * bytes_;
         next_ = (next_ + 1) % count;
         auto const slice = bytes_ / threads_;
         on_team(static_cast<int>(threads_), [=](int thread) {
@@ -95,12 +93,8 @@ private:
         });
     }
 
-    struct release {
-        void operator()(std::byte* data) const { std::free(data); }
-    };
-
     std::size_t threads_, bytes_, next_ = 0;
-    std::unique_ptr<std::byte, release> data_;
+    raw_memory data_;
     reader reader_ = readers.front();
 };
 

@@ -7,6 +7,10 @@
 #include <string>
 #include <type_traits>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace heed::bench {
 
 std::uint64_t random_word(std::uint64_t seed, std::uint64_t index) { // splitmix64
@@ -43,10 +47,17 @@ void fill_normal(std::span<double> values, std::uint64_t seed, std::uint64_t str
 void fill_normal(std::span<bf16> values, std::uint64_t seed, std::uint64_t stream) { box_muller(values, seed, stream); }
 void fill_normal(std::span<fp16> values, std::uint64_t seed, std::uint64_t stream) { box_muller(values, seed, stream); }
 
+void prefer_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (bytes >= raw_memory::huge_page) madvise(data, bytes, MADV_HUGEPAGE);
+#endif
+}
+
 void raw_memory::allocate(std::size_t bytes) {
-    data_.reset(static_cast<std::byte*>(::operator new[](std::max<std::size_t>(bytes, 1), std::align_val_t{4096}, std::nothrow)));
+    data_.reset(static_cast<std::byte*>(::operator new[](std::max<std::size_t>(bytes, 1), std::align_val_t{huge_page}, std::nothrow)));
     if (!data_) throw unsupported_error("no memory for " + std::to_string(bytes >> 20) + " MiB: choose smaller shapes");
     size_ = bytes;
+    prefer_huge_pages(data_.get(), bytes);
 }
 
 void operand_store::reserve(problem const& p) {

@@ -30,16 +30,21 @@ struct operands { // row major, B H N D
     std::int32_t const* key_documents = nullptr;
 };
 
-// Cache-line aligned memory without a constructor for its elements.
+// Asks the system for large pages, as whoever keeps gigabytes of keys and values does: with pages of 4 KiB a core waits for addresses.
+void prefer_huge_pages(void* data, std::size_t bytes);
+
+// Page-aligned memory without a constructor for its elements.
 class raw_memory {
 public:
+    static constexpr std::size_t huge_page = std::size_t{2} << 20;
+
     void allocate(std::size_t bytes); // throws unsupported_error when the machine has not that much
     std::byte* data() const { return data_.get(); }
     std::size_t size() const { return size_; }
 
 private:
     struct release {
-        void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{4096}); }
+        void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{huge_page}); }
     };
     std::unique_ptr<std::byte[], release> data_;
     std::size_t size_ = 0;

@@ -24,12 +24,20 @@ private:
     template <int R>
     static constexpr int vectors = R == 8 ? 2 : R == 4 ? (many ? 4 : 2) : R == 2 ? (many ? 8 : 4) : 8;
 
-    template <int R, int F, bool End>
-    HEED_INLINE static void block(E const* const* HEED_RESTRICT v, extent_t keys, T const* HEED_RESTRICT p, extent_t pitch, T* HEED_RESTRICT o, extent_t o_pitch,
-                                  T const* HEED_RESTRICT factor, extent_t e, extent_t width) {
-        V acc[R][F];
-        static_for<R>([&](auto r) HEED_INLINE_LAMBDA { static_for<F>([&](auto f) HEED_INLINE_LAMBDA { acc[r][f] = Ring::template zero<V>(); }); });
-        for (extent_t j = 0; j < keys; ++j) {
+    // Lines [first, last) of each row that will be needed next are asked for beside the key of the same number: a line at a time, so that the memory
+    // is busy throughout. (A burst before the block waits for the few outstanding misses a core can have, and nothing is under way during the block.)
+    struct share {
+        std::byte const* const* rows;
+        extent_t first, last;
+    };
+
+    template <int R, int F, bool End, bool Ahead>
+    HEED_INLINE static void sum(V (&acc)[R][F], E const* const* HEED_RESTRICT v, extent_t begin, extent_t end, share const& next, T const* HEED_RESTRICT p, extent_t pitch, extent_t e,
+                                extent_t width) {
+        for (extent_t j = begin; j < end; ++j) {
+            if constexpr (Ahead) {
+                for (extent_t l = next.first; l < next.last; ++l) { HEED_PREFETCH(next.rows[j] + l * extent_t(line_bytes)); }
+            }
             E const* const row = v[j];
             V x[F];
             static_for<F>([&](auto f) HEED_INLINE_LAMBDA {
@@ -44,6 +52,14 @@ private:
                 static_for<F>([&](auto f) HEED_INLINE_LAMBDA { acc[r][f] = Ring::step(acc[r][f], x[f], y); });
             });
         }
+    }
+    template <int R, int F, bool End>
+    HEED_INLINE static void block(E const* const* HEED_RESTRICT v, extent_t keys, share const& next, extent_t next_keys, T const* HEED_RESTRICT p, extent_t pitch, T* HEED_RESTRICT o,
+                                  extent_t o_pitch, T const* HEED_RESTRICT factor, extent_t e, extent_t width) {
+        V acc[R][F];
+        static_for<R>([&](auto r) HEED_INLINE_LAMBDA { static_for<F>([&](auto f) HEED_INLINE_LAMBDA { acc[r][f] = Ring::template zero<V>(); }); });
+        sum<R, F, End, true>(acc, v, 0, next_keys, next, p, pitch, e, width);
+        sum<R, F, End, false>(acc, v, next_keys, keys, next, p, pitch, e, width);
         static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
             V const by(factor[r]);
             static_for<F>([&](auto f) HEED_INLINE_LAMBDA {
@@ -53,32 +69,38 @@ private:
         });
     }
     template <int R>
+    static constexpr extent_t count_of_blocks(extent_t width) {
+        constexpr int F = vectors<R>;
+        extent_t const whole = width / (F * lanes), rest = width % (F * lanes) / lanes;
+        extent_t narrow = 0;
+        for (int f = F / 2; f > 0; f /= 2) { narrow += rest / f % 2; }
+        return whole + narrow + (width % lanes != 0);
+    }
+    template <int R>
     static void strip(E const* const* v, extent_t keys, rows_ahead ahead, extent_t keys_ahead, T const* p, extent_t pitch, T* o, T const* factor, extent_t width) {
         constexpr int F = vectors<R>;
-        extent_t const o_pitch = (width + lanes - 1) / lanes * lanes, blocks = (width + F * lanes - 1) / (F * lanes);
-        extent_t e = 0, asked = 0;
-        // an equal share of the next rows before each block, row after row: they will be needed in this order
-        auto const ask = [&](extent_t done) HEED_INLINE_LAMBDA {
-            if (ahead.rows == nullptr) { return; }
-            extent_t const until = blocks == 0 ? keys_ahead : keys_ahead * done / blocks;
-            for (; asked < until; ++asked) {
-                for (extent_t l = 0; l < ahead.lines; ++l) { HEED_PREFETCH(ahead.rows[asked] + l * extent_t(line_bytes)); }
-            }
+        extent_t const o_pitch = (width + lanes - 1) / lanes * lanes, blocks = count_of_blocks<R>(width);
+        extent_t const with = ahead.rows == nullptr ? 0 : keys_ahead < keys ? keys_ahead : keys;
+        extent_t e = 0, count = 0;
+        auto const next = [&]() HEED_INLINE_LAMBDA { // an equal share of the lines for each block
+            extent_t const first = ahead.lines * count / blocks, last = ahead.lines * (count + 1) / blocks;
+            ++count;
+            return share{ahead.rows, first, last};
         };
-        extent_t count = 0;
-        for (; e + F * lanes <= width; e += F * lanes) {
-            ask(++count);
-            block<R, F, false>(v, keys, p, pitch, o, o_pitch, factor, e, width);
-        }
-        ask(blocks);
+        auto const take = [&](auto vectors_of_block, auto end) HEED_INLINE_LAMBDA {
+            constexpr int N = decltype(vectors_of_block)::value;
+            block<R, N, decltype(end)::value>(v, keys, next(), with, p, pitch, o, o_pitch, factor, e, width);
+            e += N * lanes;
+        };
+        while (e + F * lanes <= width) { take(std::integral_constant<int, F>{}, std::false_type{}); }
         if constexpr (F >= 8) {
-            if (e + 4 * lanes <= width) { block<R, 4, false>(v, keys, p, pitch, o, o_pitch, factor, e, width), e += 4 * lanes; }
+            if (e + 4 * lanes <= width) { take(std::integral_constant<int, 4>{}, std::false_type{}); }
         }
         if constexpr (F >= 4) {
-            if (e + 2 * lanes <= width) { block<R, 2, false>(v, keys, p, pitch, o, o_pitch, factor, e, width), e += 2 * lanes; }
+            if (e + 2 * lanes <= width) { take(std::integral_constant<int, 2>{}, std::false_type{}); }
         }
-        if (e + lanes <= width) { block<R, 1, false>(v, keys, p, pitch, o, o_pitch, factor, e, width), e += lanes; }
-        if (e < width) { block<R, 1, true>(v, keys, p, pitch, o, o_pitch, factor, e, width); }
+        if (e + lanes <= width) { take(std::integral_constant<int, 1>{}, std::false_type{}); }
+        if (e < width) { take(std::integral_constant<int, 1>{}, std::true_type{}); }
     }
 };
 
