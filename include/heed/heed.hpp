@@ -7,6 +7,7 @@
 #include <heed/front/averaged_key.hpp>
 #include <heed/front/backward.hpp>
 #include <heed/front/decode.hpp>
+#include <heed/front/edge.hpp>
 #include <heed/front/merge.hpp>
 #include <heed/front/mixture.hpp>
 #include <heed/front/mixture_backward.hpp>
@@ -23,6 +24,7 @@
 #include <heed/mechanism/differential.hpp>
 #include <heed/mechanism/gated.hpp>
 #include <heed/mechanism/gated_linear.hpp>
+#include <heed/mechanism/graph.hpp>
 #include <heed/mechanism/linear.hpp>
 #include <heed/mechanism/off_by_one.hpp>
 #include <heed/mechanism/proportional.hpp>

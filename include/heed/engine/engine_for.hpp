@@ -3,6 +3,8 @@
 #pragma once
 
 #include <heed/engine/backend.hpp>
+#include <heed/engine/cpu/edge_backward.hpp>
+#include <heed/engine/cpu/edge_forward.hpp>
 #include <heed/engine/cpu/pairwise_backward.hpp>
 #include <heed/engine/cpu/pairwise_decode.hpp>
 #include <heed/engine/cpu/pairwise_forward.hpp>
@@ -25,6 +27,11 @@ struct forward_engine_for<M, T, reference<A>> {
     using type = reference_pairwise_forward<M, T, A>;
 };
 
+template <EdgeAttention M, class T, class E, class A>
+struct forward_engine_for<M, T, cpu<E, A>> {
+    using type = edge_forward<M, T, A>;
+};
+
 template <class M, class T, class B>
 using forward_engine = typename forward_engine_for<M, T, B>::type;
 
@@ -41,6 +48,11 @@ template <Pairwise M, class T, class E, class A>
     requires detail::is_idempotent<decltype(M::normalizer)>
 struct backward_engine_for<M, T, cpu<E, A>> {
     using type = winners_backward<M, T, A>;
+};
+
+template <EdgeAttention M, class T, class E, class A>
+struct backward_engine_for<M, T, cpu<E, A>> {
+    using type = edge_backward<M, T, A>;
 };
 
 template <class M, class T, class B>

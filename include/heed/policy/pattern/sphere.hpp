@@ -18,8 +18,10 @@ namespace detail {
 struct arc {
     extent_t begin, size;
     HEED_HD constexpr extent_t from(extent_t x, extent_t circle) const {
-        extent_t const r = (x - begin) % circle;
-        return r < 0 ? r + circle : r;
+        extent_t r = x - begin; // less than two turns away: no division
+        while (r < 0) { r += circle; }
+        while (r >= circle) { r -= circle; }
+        return r;
     }
     HEED_HD constexpr bool contains(arc const& o, extent_t circle) const { return size + 1 >= circle || from(o.begin, circle) + o.size <= size; }
     HEED_HD constexpr bool meets(arc const& o, extent_t circle) const {
@@ -70,25 +72,22 @@ struct sphere_neighbourhood {
         return !any ? tile::skip : all ? tile::full : tile::partial;
     }
     HEED_HD void pack(place const&, range rows, range cols, std::uint64_t* words) const {
-        for (extent_t j = cols.begin; j < cols.end; ++j) {
-            extent_t const c = j / bands.key_longitudes, centre = j % bands.key_longitudes * bands.key_step;
-            std::uint64_t word = 0;
+        for (extent_t j = 0; j < cols.size(); ++j) { words[j] = 0; }
+        for (extent_t c = cols.begin / bands.key_longitudes; c * bands.key_longitudes < cols.end; ++c) {
+            range const k = on_ring(cols, c, bands.key_longitudes);
+            std::uint64_t* const of_ring = words + (c * bands.key_longitudes - cols.begin);
             for (extent_t a = rows.begin / bands.query_longitudes; a * bands.query_longitudes < rows.end; ++a) {
-                extent_t const width = bands.half_width(a, c);
+                extent_t const width = bands.half_width(a, c), bit = a * bands.query_longitudes - rows.begin; // of longitude 0, may lie outside
                 if (width < 0) { continue; }
                 range const m = on_ring(rows, a, bands.query_longitudes);
-                extent_t const bit = a * bands.query_longitudes - rows.begin; // of longitude 0, may lie outside
                 if (bands.whole(width)) {
-                    word |= detail::low_bits(m.size()) << (bit + m.begin);
-                    continue;
-                }
-                extent_t const least = -detail::floor_div(width - centre, bands.query_step), most = detail::floor_div(centre + width, bands.query_step);
-                for (extent_t turn = -bands.query_longitudes; turn <= bands.query_longitudes; turn += bands.query_longitudes) {
-                    range const seen = intersect(m, {least + turn, most + turn + 1});
-                    if (seen.size() > 0) { word |= detail::low_bits(seen.size()) << (bit + seen.begin); }
+                    for (extent_t j = k.begin; j < k.end; ++j) { of_ring[j] |= detail::low_bits(m.size()) << (bit + m.begin); }
+                } else if (bands.query_step == 1) {
+                    pack_arcs(m, k, width, bit, of_ring, [](extent_t x) { return x; });
+                } else {
+                    pack_arcs(m, k, width, bit, of_ring, [by = bands.query_step](extent_t x) { return detail::floor_div(x, by); });
                 }
             }
-            words[j - cols.begin] = word;
         }
     }
     // No data of the call's size: the numbers of points are what is checked.
@@ -98,6 +97,18 @@ struct sphere_neighbourhood {
     }
 
 private:
+    // Keys k of a ring against queries m of another: key j is seen from the longitudes within `width` of it, and one turn on either side.
+    template <class Down>
+    HEED_HD void pack_arcs(range m, range k, extent_t width, extent_t bit, std::uint64_t* words, Down const& steps) const {
+        extent_t const turn = bands.query_longitudes;
+        for (extent_t j = k.begin; j < k.end; ++j) {
+            extent_t const centre = j * bands.key_step, least = -steps(width - centre), most = steps(centre + width) + 1;
+            for (extent_t by = most > turn ? -turn : 0; by <= (least < 0 ? turn : 0); by += turn) {
+                range const seen = intersect(m, {least + by, most + by});
+                if (seen.size() > 0) { words[j] |= detail::low_bits(seen.size()) << (bit + seen.begin); }
+            }
+        }
+    }
     // The longitudes of ring a that lie in `points`.
     HEED_HD static range on_ring(range points, extent_t a, extent_t longitudes) {
         return intersect({points.begin - a * longitudes, points.end - a * longitudes}, {0, longitudes});

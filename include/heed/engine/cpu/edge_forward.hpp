@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Forward of attention along edges on the CPU. One item is a block of targets of one batch entry; a target's edges are taken a chunk at a time:
+//
+//   scores   s[h][x] = sum of terms of (q_i, k_j, e), all heads of an edge's key row while it is near; then the chain's stages
+//   weigh    peak, weights, sum: lanes along edges
+//   gather   o[h] = o[h] factor + sum over edges p[h][x] v_j, vectors along features
+//
+// Key and value rows of coming edges are asked for as the lists name them, so the memory works while the arithmetic does. A slot holds
+// (d + dv) x heads + a chunk of rows; cost O(edges x heads x (d + dv)), whatever the degrees.
+#pragma once
+
+#include <heed/engine/cpu/edge_rows.hpp>
+#include <heed/engine/cpu/parallel.hpp>
+#include <heed/engine/workspace.hpp>
+#include <heed/kernel/value_sums.hpp>
+
+#include <cstring>
+
+namespace heed {
+
+template <EdgeAttention M, class T, class A>
+struct edge_forward {
+    static constexpr std::string_view name = "cpu.edge.forward";
+
+    using V = vec<T, A>;
+    using rows = edge_rows<T, A>;
+    using normalizer_type = decltype(M::normalizer);
+    using row_type = typename normalizer_type::template row<V>;
+    using head_type = std::remove_cvref_t<decltype(detail::head_of(std::declval<decltype(M::score) const&>()))>;
+    using term_type = typename head_type::term_type;
+    using sums = value_sums<plus_times, T, T, A>;
+    static constexpr int lanes = V::lanes;
+    static constexpr extent_t chunk = rows::chunk;
+    static constexpr extent_t most_blocks = 256; // fixed by the graph, whatever the threads
+    static constexpr int kept = detail::kept_of<normalizer_type>();
+    static constexpr bool with_edges = detail::reads_edges<term_type>, with_last = detail::has_last<term_type>, adds = detail::adds_edges<decltype(M::value)>;
+
+    struct slot {
+        T *s, *q, *a, *o, *copy, *edge_copy;
+        T const **k, **e;                                                       // rows of a head
+        T const **k_base, **v_base, **e_base, **added_base, **k_next, **v_next; // rows of all heads of a chunk, and of the next edges
+        row_type* state;
+        slot(arena& m, shape k_shape, shape v_shape) {
+            extent_t const d = k_shape.feature, dv = v_shape.feature, wide = d > dv ? d : dv;
+            s = m.template take<T>(k_shape.head * chunk);
+            q = m.template take<T>(k_shape.head * d);
+            a = m.template take<T>(k_shape.head * d);
+            o = m.template take<T>(k_shape.head * (dv + lanes));
+            copy = m.template take<T>(chunk * wide);
+            edge_copy = m.template take<T>(chunk * wide);
+            k = m.template take<T const*>(chunk);
+            e = m.template take<T const*>(chunk);
+            for (T const*** p : {&k_base, &v_base, &e_base, &added_base, &k_next, &v_next}) { *p = m.template take<T const*>(chunk); }
+            state = m.template take<row_type>(k_shape.head);
+        }
+    };
+    static std::size_t slot_bytes(shape k, shape v) {
+        arena count(nullptr);
+        slot(count, k, v);
+        return count.bytes();
+    }
+    static extent_t block_rows(extent_t targets) { return (targets + most_blocks - 1) / most_blocks > 0 ? (targets + most_blocks - 1) / most_blocks : 1; }
+    static int slots(shape q, int concurrency) {
+        extent_t const items = q.batch * ((q.seq + block_rows(q.seq) - 1) / block_rows(q.seq));
+        return items < 1 ? 1 : items < concurrency ? static_cast<int>(items) : concurrency;
+    }
+    static std::size_t workspace_bytes(shape q, shape k, shape v, int concurrency) { return static_cast<std::size_t>(slots(q, concurrency)) * slot_bytes(k, v); }
+
+    template <class Executor>
+    static void run(M const& m, edge_problem<T> const& x, Executor& executor, int concurrency, std::byte* workspace) {
+        shape const q = x.q.shape();
+        extent_t const step = block_rows(q.seq), blocks = (q.seq + step - 1) / step;
+        std::size_t const bytes = slot_bytes(x.k.shape(), x.v.shape());
+        std::byte* const base = aligned(workspace);
+        detail::for_each_item<A>(executor, slots(q, concurrency), q.batch * blocks, [&](extent_t item, int s) noexcept {
+            arena memory(base + static_cast<std::size_t>(s) * bytes);
+            slot mine(memory, x.k.shape(), x.v.shape());
+            extent_t const b = item / blocks;
+            load_vectors(m, x.k.shape(), mine.a);
+            range const part = intersect({0, q.seq}, {item % blocks * step, (item % blocks + 1) * step});
+            for (extent_t i = part.begin; i < part.end; ++i) { target(m, x, mine, b, i); }
+        });
+    }
+
+    // Attention vectors of all heads, contiguous.
+    static void load_vectors(M const& m, shape k, T* to) {
+        if constexpr (detail::reads_vector<term_type>) {
+            auto const& a = detail::head_of(m.score).vector;
+            for (extent_t h = 0; h < k.head; ++h) {
+                for (extent_t e = 0; e < k.feature; ++e) { to[h * k.feature + e] = a(0, rows::entry(a.extent(1), h), 0, e); }
+            }
+        }
+    }
+    // The rows of edges [begin, begin + n) and of the n edges after them, for all heads. k and v: what the edges' sources are looked up in.
+    static void chunk_bases(M const& m, tensor_view<T const> const& k, tensor_view<T const> const& v, slot& mem, extent_t b, extent_t begin, extent_t n, extent_t& next) {
+        extent_t const left = m.edges.edges() - begin - n;
+        next = left < n ? left : n;
+        auto const source = [&](extent_t x) { return m.edges.source(begin + x); };
+        auto const source_ahead = [&](extent_t x) { return m.edges.source(begin + n + x); };
+        auto const number = [&](extent_t x) { return m.edges.number(begin + x); };
+        rows::bases(k, b, source, n, mem.k_base);
+        rows::bases(v, b, source, n, mem.v_base);
+        rows::bases(k, b, source_ahead, next, mem.k_next);
+        rows::bases(v, b, source_ahead, next, mem.v_next);
+        if constexpr (with_edges) { rows::bases(detail::head_of(m.score).edges, b, number, n, mem.e_base); }
+        if constexpr (adds) { rows::bases(m.value.edges, b, number, n, mem.added_base); }
+    }
+    // Raw scores of a chunk's n edges for head h: s[0 ... n), whole vectors. Leaves the rows of keys and edges behind.
+    static void raw_scores(M const& m, tensor_view<T const> const& k, slot& mem, extent_t h, T const* q, extent_t n, T* s) {
+        extent_t const d = k.extent(3), width = with_last ? d - 1 : d;
+        auto const& head = detail::head_of(m.score);
+        rows::point(k, h, mem.k_base, n, mem.copy, mem.k);
+        if constexpr (with_edges) { rows::point(head.edges, h, mem.e_base, n, mem.edge_copy, mem.e); }
+        rows::scores(head.term, q, mem.k, mem.e, mem.a + h * d, width, n, s);
+    }
+    // The term's end and the stages on a vector of raw scores; x: the first of its edges.
+    static V finished(M const& m, place const& at, extent_t i, V raw, T q_last, V k_last) {
+        if constexpr (with_last) { raw = detail::head_of(m.score).term.finish(raw, V(q_last), k_last); }
+        return m.score(raw, edge_place{at, i, 0}) * V(normalizer_type::unit);
+    }
+    static V last_features(slot const& mem, extent_t d, extent_t x, extent_t n) {
+        if constexpr (!with_last) { return V(0); }
+        T lane[lanes];
+        for (int l = 0; l < lanes; ++l) { lane[l] = mem.k[x + l < n ? x + l : n - 1][d - 1]; }
+        return V::load(lane);
+    }
+
+    // Gathered values, whose last features stand right-aligned, times f.
+    static void write_sums(T const* o, T f, tensor_view<T> const& to, extent_t b, extent_t h, extent_t i) {
+        extent_t const dv = to.extent(3), whole = dv / lanes * lanes, shifted = (dv + lanes - 1) / lanes * lanes - dv;
+        T* const row = to.row(b, h, i);
+        for (extent_t e = 0; e < dv; ++e) { row[e * to.stride(3)] = o[e < whole ? e : e + shifted] * f; }
+    }
+
+private:
+    static void target(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t i) {
+        extent_t const H = x.q.extent(1), d = x.q.extent(3), dv = x.v.extent(3), o_pitch = sums::V::lanes + dv;
+        range const edges{m.edges.begin(i), m.edges.end(i)};
+        for (extent_t h = 0; h < H; ++h) {
+            for (extent_t e = 0; e < d; ++e) { mem.q[h * d + e] = x.q(b, h, i, e); }
+            mem.state[h] = m.normalizer.template start<V>(at(m, x.q.shape(), b, h));
+            rows::clear(mem.o + h * o_pitch, dv + lanes);
+        }
+        for (extent_t begin = edges.begin; begin < edges.end; begin += chunk) {
+            extent_t const n = edges.end - begin < chunk ? edges.end - begin : chunk;
+            extent_t next;
+            chunk_bases(m, x.k, x.v, mem, b, begin, n, next);
+            for (extent_t h = 0; h < H; ++h) {
+                rows::expect(x.k, h, mem.k_next, next);
+                rows::expect(x.v, h, mem.v_next, next);
+                raw_scores(m, x.k, mem, h, mem.q + h * d, n, mem.s + h * chunk);
+                weigh_and_gather(m, x, mem, b, h, i, begin, n, mem.o + h * o_pitch);
+            }
+        }
+        for (extent_t h = 0; h < H; ++h) { close(m, x, mem, b, h, i, edges, mem.o + h * o_pitch); }
+    }
+    static place at(M const& m, shape q, extent_t b, extent_t h) { return {b, h, h, q.seq, m.edges.sources(), q.feature}; }
+
+    static void weigh_and_gather(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t i, extent_t begin, extent_t n, T* o) {
+        extent_t const d = x.q.extent(3), dv = x.v.extent(3);
+        place const here = at(m, x.q.shape(), b, h);
+        T* const s = mem.s + h * chunk;
+        V peak = -math::inf<V>();
+        for (extent_t y = 0; y < n; y += lanes) {
+            V score = finished(m, here, i, V::load(s + y), with_last ? mem.q[h * d + d - 1] : T(0), last_features(mem, d, y, n));
+            if (n - y < lanes) { score = select(mask_from_bits<V>((std::uint64_t(1) << (n - y)) - 1), score, -math::inf<V>()); }
+            score.store(s + y);
+            peak = max(peak, score);
+            if (x.weights.data_handle() != nullptr) { // scores for now
+                for (extent_t l = y; l < n && l < y + lanes; ++l) { x.weights(b, h, m.edges.number(begin + l), 0) = s[l]; }
+            }
+        }
+        row_type& r = mem.state[h];
+        T const factor = rows::first(m.normalizer.raise(r, V(rows::greatest(peak))));
+        V sum(0);
+        for (extent_t y = 0; y < n; y += lanes) {
+            V p = m.normalizer.weight(r, V::load(s + y));
+            if (n - y < lanes) { p = select(mask_from_bits<V>((std::uint64_t(1) << (n - y)) - 1), p, V(0)); }
+            p.store(s + y);
+            sum = sum + p;
+        }
+        m.normalizer.settle(r, V(rows::total(sum)));
+        rows::point(x.v, h, mem.v_base, n, mem.copy, mem.k);
+        sums::run(mem.k, n, {}, 0, s, chunk, 1, o, &factor, dv);
+        if constexpr (adds) {
+            T const one(1);
+            rows::point(m.value.edges, h, mem.added_base, n, mem.edge_copy, mem.e);
+            sums::run(mem.e, n, {}, 0, s, chunk, 1, o, &one, dv);
+        }
+    }
+    static void close(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t i, range edges, T const* o) {
+        T const f = rows::first(m.normalizer.close(mem.state[h]));
+        write_sums(o, f, x.out, b, h, i);
+        if constexpr (kept > 0) {
+            if (x.saved.data_handle() != nullptr) {
+                using lane_row = typename normalizer_type::template row<T>;
+                constexpr int members = static_cast<int>(sizeof(lane_row) / sizeof(T));
+                static_assert(sizeof(row_type) == members * sizeof(V), "heed: a row state holds values only");
+                T one[members], number[kept];
+                for (int c = 0; c < members; ++c) { one[c] = reinterpret_cast<T const*>(&mem.state[h])[c * lanes]; }
+                lane_row r;
+                std::memcpy(&r, one, sizeof r);
+                detail::saved_numbers(m.normalizer, r, number);
+                for (int c = 0; c < kept; ++c) { x.saved(b, h, i, c) = static_cast<T>(static_cast<double>(number[c]) * x.saved_unit); }
+            }
+        }
+        if (x.weights.data_handle() != nullptr) {
+            for (extent_t y = edges.begin; y < edges.end; ++y) {
+                T& w = x.weights(b, h, m.edges.number(y), 0);
+                w = rows::first(m.normalizer.weight(mem.state[h], V(w))) * f;
+            }
+        }
+    }
+};
+
+} // namespace heed
