@@ -57,52 +57,48 @@ inline constexpr axis_rule recurrent_rules[] = {
 };
 inline constexpr axis_rule along_rules[] = {{rec_k, axis::seq, rule_kind::equal, rec_q, axis::seq}};
 
-// The rules of a call of the family, once for every verb.
-template <class M, class E, class A>
+// The rules of a call of the family, once for every verb and all updates of a feature map.
+template <class F, class E, class A>
 struct recurrent_rules_of {
     using T = compute_t<E>;
+    using form = recurrent_form<F, T>;
     using door = detail::door<A>;
 
-    static void check(M const& m, argument const* args) {
+    static void check(form const& m, argument const* args) {
         door::check_axes(args, 4, recurrent_rules, static_cast<int>(std::size(recurrent_rules)));
-        if constexpr (M::causal) { door::check_axes(args, 4, along_rules, 1); }
-        shape const q = args[rec_q].extents, out = args[rec_out].extents, k = args[rec_k].extents;
-        each_view(m, {out.batch, out.head, k.seq, form_of<T>(m).width(q.feature)}, out.feature, [](char const* name, auto const& view, shape want) { door::check_view(name, view.shape(), want, false); });
-        if constexpr (!M::causal) {
-            if constexpr (requires { m.order.lengths; }) {
-                door::check_view("key lengths", m.order.lengths.shape(), shape{q.batch, 1, 1, 1}, false);
-                for (extent_t b = 0; b < m.order.lengths.extent(0); ++b) {
-                    extent_t const n = m.order.lengths(b, 0, 0, 0);
-                    if (n < 0) { door::refuse(sentence<A>("heed: key lengths hold ", n, " at position ", b, "; a length must not be negative")); }
-                }
-            }
+        if (m.causal) { door::check_axes(args, 4, along_rules, 1); }
+        shape const q = args[rec_q].extents, out = args[rec_out].extents;
+        if (m.decays != decay_kind::none) { door::check_view("log decay", m.log_decay.shape(), shape{out.batch, out.head, q.seq, m.decays == decay_kind::head ? 1 : m.width(q.feature)}, false); }
+        if (m.corrects) { door::check_view("beta", m.beta.shape(), shape{out.batch, out.head, q.seq, out.feature}, false); }
+        if (m.lengths.data_handle() == nullptr) { return; }
+        door::check_view("key lengths", m.lengths.shape(), shape{q.batch, 1, 1, 1}, false);
+        for (extent_t b = 0; b < m.lengths.extent(0); ++b) {
+            extent_t const n = m.lengths(b, 0, 0, 0);
+            if (n < 0) { door::refuse(sentence<A>("heed: key lengths hold ", n, " at position ", b, "; a length must not be negative")); }
         }
     }
-    static void check_offsets(argument const* args) {
+    static void check_offsets(form const& m, argument const* args) {
         door::check_offsets(args[rec_q], args[rec_out]);
         door::check_offsets(args[rec_k], args[rec_v]);
-        if constexpr (M::causal) { door::check_offsets(args[rec_q], args[rec_k]); }
+        if (m.causal) { door::check_offsets(args[rec_q], args[rec_k]); }
+    }
+    // Those that are given, and what is written among them.
+    static void check_written(form const& m, argument const* args, int count) {
+        door::check_outputs(args, count);
+        for (int i = 0; i < count; ++i) {
+            if (!args[i].written) { continue; }
+            door::check_apart(args[i], argument::of("log decay", m.log_decay));
+            door::check_apart(args[i], argument::of("beta", m.beta));
+        }
     }
     // A state's argument against its shape, where it is given.
-    static void check_state(argument const& s, argument const& z, shape out, extent_t width) {
+    static void check_state(form const& m, argument const& s, argument const& z, shape out, extent_t width) {
         state_shape(s, {out.batch, out.head, width, out.feature});
-        if (z.address != 0 && !M::normalized) {
+        if (z.address != 0 && !m.normalized) {
             door::refuse(sentence<A>("heed: ", z.name, " is given and this mechanism keeps no running sum; only running_sum has a z"));
         }
         state_shape(z, {out.batch, out.head, width, 1});
     }
-    template <class F>
-    static void each_view(M const& m, shape keys, extent_t dv, F const& f) {
-        m.update.views(keys, f);
-        if constexpr (M::corrects) {
-            shape const want{keys.batch, keys.head, keys.seq, m.update.beta.extent(3) == 1 ? 1 : dv};
-            f("beta", m.update.beta, want);
-        }
-    }
-    static void check_apart_from_views(M const& m, argument const& written) {
-        each_view(m, {}, 0, [&](char const* name, auto const& view, shape) { door::check_apart(written, argument::of(name, view)); });
-    }
-
 private:
     static void state_shape(argument const& s, shape want) {
         if (s.address == 0) { return; }
@@ -138,33 +134,38 @@ HEED_HD constexpr state_view<T> last_of(First const& first, Rest const&... rest)
 
 } // namespace detail
 
-template <Recurrent M, class E, class B>
-class recurrent_plan {
+// One for all mechanisms of a feature map F: recurrent_plan<M, E, B> names it by the mechanism.
+template <class F, class E, class B>
+class recurrent_form_plan {
     static_assert(detail::is_cpu<B>, "heed: recurrent mechanisms run on the cpu backend, heed::cpu{...}");
     using A = typename B::arch_type;
     using T = compute_t<E>;
-    using engine_type = recurrent_forward<decltype(M::feature), E, A>;
-    using rules = detail::recurrent_rules_of<M, E, A>;
+    using form = recurrent_form<F, T>;
+    using engine_type = recurrent_forward<F, E, A>;
+    using rules = detail::recurrent_rules_of<F, E, A>;
     using door = detail::door<A>;
-    M mechanism_;
+    form form_;
     shape q_, k_, v_, out_;
     B backend_;
 
 public:
-    recurrent_plan(M const& mechanism, shape q, shape k, shape v, B const& backend) : mechanism_(mechanism), q_(q), k_(k), v_(v), backend_(backend) {
+    recurrent_form_plan(form const& m, shape q, shape k, shape v, B const& backend) : form_(m), q_(q), k_(k), v_(v), backend_(backend) {
         extent_t const most = q.head > k.head ? q.head : k.head;
         out_ = {q.batch, v.head > most ? v.head : most, q.seq, v.feature};
         detail::argument const args[] = {{"q", q, {}, 1, sizeof(E), {}, false}, {"k", k, {}, 1, sizeof(E), {}, false}, {"v", v, {}, 1, sizeof(E), {}, false}, {"out", out_, {}, 1, sizeof(E), {}, false}};
-        rules::check(mechanism_, args);
+        rules::check(form_, args);
     }
-    static constexpr std::string_view engine() { return engine_type::name(M::causal); }
+    template <Recurrent M>
+    recurrent_form_plan(M const& mechanism, shape q, shape k, shape v, B const& backend) : recurrent_form_plan(form_of<T>(mechanism), q, k, v, backend) {}
+
+    std::string_view engine() const { return engine_type::name(form_.causal); }
     static constexpr extent_t chunk() { return engine_type::tokens; }
     int slots() const {
         extent_t const items = division().items;
         int const most = detail::concurrency_of(backend_.executor);
         return items < 1 ? 1 : items < most ? static_cast<int>(items) : most;
     }
-    std::size_t workspace_bytes() const { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(form_of<T>(mechanism_), q_.feature, division()); }
+    std::size_t workspace_bytes() const { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(form_, q_.feature, division()); }
 
     // Runs in the caller's memory (at least workspace_bytes(), any alignment). Shapes must be those of the plan.
     template <class Q, class K, class V, class O>
@@ -172,19 +173,19 @@ public:
         recurrent_problem<E> const p{as_view(q), as_view(k), as_view(v), as_view(out), initial, last};
         check(p, workspace.size());
         if (out_.batch * out_.head == 0) { return; }
-        engine_type::run(form_of<T>(mechanism_), p, backend_.executor, division(), slots(), workspace.data());
+        engine_type::run(form_, p, backend_.executor, division(), slots(), workspace.data());
     }
     std::string describe() const {
         return sentence<A>(engine(), " on ", arch_name<A>(), ", chunks of ", chunk(), " tokens, ", slots(), slots() == 1 ? " slot, " : " slots, ", workspace_bytes(), " workspace bytes");
     }
     template <class Stream>
-    friend Stream& operator<<(Stream& s, recurrent_plan const& p) {
+    friend Stream& operator<<(Stream& s, recurrent_form_plan const& p) {
         s << p.describe();
         return s;
     }
 
 private:
-    auto division() const { return engine_type::divide(form_of<T>(mechanism_), out_, detail::concurrency_of(backend_.executor)); }
+    auto division() const { return engine_type::divide(form_, out_, detail::concurrency_of(backend_.executor)); }
     void check(recurrent_problem<E> const& p, std::size_t workspace) const {
         using detail::argument;
         argument const args[] = {argument::of("q", p.q),
@@ -195,13 +196,13 @@ private:
                                  argument::of("initial z", p.initial.z),
                                  argument::of("final state", p.last.s),
                                  argument::of("final z", p.last.z)};
-        rules::check(mechanism_, args);
-        rules::check_offsets(args);
+        rules::check(form_, args);
+        rules::check_offsets(form_, args);
         if (!(p.q.shape() == q_) || !(p.k.shape() == k_) || !(p.v.shape() == v_) || !(p.out.shape() == out_)) {
             door::refuse("heed: the plan was made for other shapes of q, k, v or out; make a new plan");
         }
-        rules::check_state(args[detail::rec_s0], args[detail::rec_z0], out_, form_of<T>(mechanism_).width(q_.feature));
-        rules::check_state(args[detail::rec_s], args[detail::rec_z], out_, form_of<T>(mechanism_).width(q_.feature));
+        rules::check_state(form_, args[detail::rec_s0], args[detail::rec_z0], out_, form_.width(q_.feature));
+        rules::check_state(form_, args[detail::rec_s], args[detail::rec_z], out_, form_.width(q_.feature));
         // a state is read before it is written: in and out may be one memory, and are then not compared
         bool const in_place = p.last.s.data_handle() == p.initial.s.data_handle() && p.last.z.data_handle() == p.initial.z.data_handle() && p.last.s.strides() == p.initial.s.strides() &&
                               p.last.z.strides() == p.initial.z.strides();
@@ -210,15 +211,15 @@ private:
         for (int i = 0; i < 8; ++i) {
             if (args[i].address != 0 && !(in_place && (i == detail::rec_s0 || i == detail::rec_z0))) { given[count++] = args[i]; }
         }
-        door::check_outputs(given, count);
-        for (int i = 0; i < count; ++i) {
-            if (given[i].written) { rules::check_apart_from_views(mechanism_, given[i]); }
-        }
+        rules::check_written(form_, given, count);
         if (workspace < workspace_bytes()) {
             door::refuse(sentence<A>("heed: the workspace has ", workspace, " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()"));
         }
     }
 };
+
+template <Recurrent M, class E, class B>
+using recurrent_plan = recurrent_form_plan<decltype(M::feature), E, B>;
 
 // plan<float>(recurrent{...}, q.shape(), k.shape(), v.shape(), backend)
 template <class E = float, class A = native_arch, class M, class B = cpu<serial, A>>

@@ -48,32 +48,33 @@ inline constexpr bool is_recurrent_gradient = is_backend<O> || is_initial_state<
                                               is_kind_of<beta_gradient, O>;
 } // namespace detail
 
-template <Recurrent M, class E, class B>
-class recurrent_backward_plan {
+// One for all mechanisms of a feature map F: recurrent_backward_plan<M, E, B> names it by the mechanism.
+template <class F, class E, class B>
+class recurrent_form_backward_plan {
     static_assert(detail::is_cpu<B>, "heed: recurrent mechanisms run on the cpu backend, heed::cpu{...}");
     using A = typename B::arch_type;
     using T = compute_t<E>;
-    using engine_type = recurrent_backward<decltype(M::feature), E, A>;
-    using rules = detail::recurrent_rules_of<M, E, A>;
+    using form = recurrent_form<F, T>;
+    using engine_type = recurrent_backward<F, E, A>;
+    using rules = detail::recurrent_rules_of<F, E, A>;
     using door = detail::door<A>;
-    M mechanism_;
+    form form_;
     recurrent_problem<E> p_;
     recurrent_gradients<E> d_;
     B backend_;
 
 public:
-    template <class... Options>
-    recurrent_backward_plan(M const& mechanism, recurrent_problem<E> const& p, recurrent_gradients<E> const& d, B const& backend, Options const&... options)
-        : mechanism_(mechanism), p_(p), d_(d), backend_(backend) {
-        (take(options), ...);
-        check();
-    }
-    static constexpr std::string_view engine() { return engine_type::name(M::causal); }
+    recurrent_form_backward_plan(form const& m, recurrent_problem<E> const& p, recurrent_gradients<E> const& d, B const& backend) : form_(m), p_(p), d_(d), backend_(backend) { check(); }
+    template <Recurrent M>
+    recurrent_form_backward_plan(M const& mechanism, recurrent_problem<E> const& p, recurrent_gradients<E> const& d, B const& backend)
+        : recurrent_form_backward_plan(form_of<T>(mechanism), p, d, backend) {}
+
+    std::string_view engine() const { return engine_type::name(form_.causal); }
     static constexpr extent_t chunk() { return engine_type::tokens; }
-    std::size_t workspace_bytes() const { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(form_of<T>(mechanism_), p_); }
+    std::size_t workspace_bytes() const { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(form_, p_); }
     std::string describe() const { return sentence<A>(engine(), " on ", arch_name<A>(), ", chunks of ", chunk(), " tokens, ", slots(), slots() == 1 ? " slot, " : " slots, ", workspace_bytes(), " workspace bytes"); }
     template <class Stream>
-    friend Stream& operator<<(Stream& s, recurrent_backward_plan const& p) {
+    friend Stream& operator<<(Stream& s, recurrent_form_backward_plan const& p) {
         s << p.describe();
         return s;
     }
@@ -82,7 +83,7 @@ public:
         if (workspace.size() < workspace_bytes()) {
             door::refuse(sentence<A>("heed: the workspace has ", workspace.size(), " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()"));
         }
-        engine_type::run(form_of<T>(mechanism_), p_, d_, backend_.executor, engine_type::divide(p_, d_), slots(), workspace.data());
+        engine_type::run(form_, p_, d_, backend_.executor, engine_type::divide(p_, d_), slots(), workspace.data());
     }
 
 private:
@@ -90,22 +91,6 @@ private:
         extent_t const items = engine_type::divide(p_, d_).items();
         int const most = detail::concurrency_of(backend_.executor);
         return items < 1 ? 1 : items < most ? static_cast<int>(items) : most;
-    }
-    template <class O>
-    void take(O const& option) {
-        if constexpr (detail::is_initial_state<O>) {
-            p_.initial = {option.s, option.z};
-        } else if constexpr (detail::is_kind_of<initial_state_gradient, O>) {
-            d_.initial = {option.s, option.z};
-        } else if constexpr (detail::is_kind_of<final_state_gradient, O>) {
-            d_.last = {option.s, option.z};
-        } else if constexpr (detail::is_kind_of<log_decay_gradient, O>) {
-            static_assert(M::decays != decay_kind::none, "heed: log_decay_gradient is for updates with decays; this one has none");
-            d_.log_decay = option.d;
-        } else if constexpr (detail::is_kind_of<beta_gradient, O>) {
-            static_assert(M::corrects, "heed: beta_gradient is for the delta rule; this update has no beta");
-            d_.beta = option.d;
-        }
     }
     void check() const {
         using detail::argument;
@@ -117,23 +102,21 @@ private:
             argument::of("dq", d_.dq),         argument::of("dk", d_.dk),         argument::of("dv", d_.dv),
             argument::of("gradient of the initial state", d_.initial.s), argument::of("gradient of the initial z", d_.initial.z), argument::of("gradient of the final state", d_.last.s),
             argument::of("gradient of the final z", d_.last.z), argument::of("log_decay_gradient", d_.log_decay), argument::of("beta_gradient", d_.beta)};
-        rules::check(mechanism_, args);
-        rules::check_offsets(args);
+        rules::check(form_, args);
+        rules::check_offsets(form_, args);
         shape const out = p_.out.shape();
-        extent_t const width = form_of<T>(mechanism_).width(p_.q.extent(3));
-        rules::check_state(args[rec_s0], args[rec_z0], out, width);
-        rules::check_state(args[rec_ds0], args[rec_dz0], out, width);
-        rules::check_state(args[rec_ds], args[rec_dz], out, width);
+        extent_t const width = form_.width(p_.q.extent(3));
+        rules::check_state(form_, args[rec_s0], args[rec_z0], out, width);
+        rules::check_state(form_, args[rec_ds0], args[rec_dz0], out, width);
+        rules::check_state(form_, args[rec_ds], args[rec_dz], out, width);
         constexpr int pairs[][2] = {{rec_dout, rec_out}, {rec_dq, rec_q}, {rec_dk, rec_k}, {rec_dv, rec_v}};
         for (auto const& pair : pairs) {
             if (pair[0] != rec_dout && args[pair[0]].address == 0) { continue; }
             door::check_same(args[pair[0]], args[pair[1]]);
             door::check_offsets(args[pair[0]], args[pair[1]]);
         }
-        rules::each_view(mechanism_, {}, 0, [&](char const* name, auto const& view, shape) {
-            argument const& d = name[0] == 'b' ? args[rec_dbeta] : args[rec_dlog];
-            if (d.address != 0) { door::check_same(d, argument::of(name, view)); }
-        });
+        if (args[rec_dlog].address != 0) { door::check_same(args[rec_dlog], argument::of("log decay", form_.log_decay)); }
+        if (args[rec_dbeta].address != 0) { door::check_same(args[rec_dbeta], argument::of("beta", form_.beta)); }
         argument given[recurrent_arguments];
         int count = 0;
         for (int i = 0; i < recurrent_arguments; ++i) {
@@ -142,12 +125,32 @@ private:
             given[count].written = i >= rec_dq && i != rec_ds && i != rec_dz;
             ++count;
         }
-        door::check_outputs(given, count);
-        for (int i = 0; i < count; ++i) {
-            if (given[i].written) { rules::check_apart_from_views(mechanism_, given[i]); }
-        }
+        rules::check_written(form_, given, count);
     }
 };
+
+template <Recurrent M, class E, class B>
+using recurrent_backward_plan = recurrent_form_backward_plan<decltype(M::feature), E, B>;
+
+namespace detail {
+// One option of backward into what the engine is given.
+template <class M, class E, class O>
+HEED_INLINE void take_recurrent(recurrent_problem<E>& p, recurrent_gradients<E>& d, O const& option) {
+    if constexpr (is_initial_state<O>) {
+        p.initial = {option.s, option.z};
+    } else if constexpr (is_kind_of<initial_state_gradient, O>) {
+        d.initial = {option.s, option.z};
+    } else if constexpr (is_kind_of<final_state_gradient, O>) {
+        d.last = {option.s, option.z};
+    } else if constexpr (is_kind_of<log_decay_gradient, O>) {
+        static_assert(M::decays != decay_kind::none, "heed: log_decay_gradient is for updates with decays; this one has none");
+        d.log_decay = option.d;
+    } else if constexpr (is_kind_of<beta_gradient, O>) {
+        static_assert(M::corrects, "heed: beta_gradient is for the delta rule; this update has no beta");
+        d.beta = option.d;
+    }
+}
+} // namespace detail
 
 // Gradients of a loss by q, k and v from its derivative dout by out; out is what forward wrote. dq, dk, dv: shaped as q, k, v; tensor_view<T>{} is not
 // computed. Options in any order: a backend; initial_state{s, z} as in forward; initial_state_gradient{ds, dz}; final_state_gradient{ds, dz}, the loss's derivative by the final
@@ -162,7 +165,10 @@ void backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& o
     auto const read = as_view(out);
     // the problem holds a view that forward writes; backward only reads it
     tensor_view<E> const out_view(const_cast<E*>(read.data_handle()), read.shape(), read.strides(), read.offsets());
-    recurrent_backward_plan<M, E, std::remove_const_t<decltype(backend)>> p(mechanism, {as_view(q), as_view(k), as_view(v), out_view}, {as_view(dout), as_view(dq), as_view(dk), as_view(dv)}, backend, options...);
+    recurrent_problem<E> problem{as_view(q), as_view(k), as_view(v), out_view};
+    recurrent_gradients<E> gradients{as_view(dout), as_view(dq), as_view(dk), as_view(dv)};
+    (detail::take_recurrent<M>(problem, gradients, options), ...);
+    recurrent_backward_plan<M, E, std::remove_const_t<decltype(backend)>> p(mechanism, problem, gradients, backend);
     std::size_t const bytes = p.workspace_bytes();
     std::unique_ptr<std::byte[]> const memory(new std::byte[bytes]);
     p.run(std::span<std::byte>(memory.get(), bytes));

@@ -8,42 +8,43 @@
 namespace heed {
 
 // What a step needs of the caller: a few rows a thread. No engine below allocates.
-template <Recurrent M, class E, class B>
-class step_plan {
-    static_assert(M::causal, "heed: a step goes along the sequence; this order reads all keys before any query");
+template <class F, class E, class B>
+class step_form_plan {
     using A = typename B::arch_type;
     using T = compute_t<E>;
-    using engine_type = recurrent_step<decltype(M::feature), E, A>;
-    using rules = detail::recurrent_rules_of<M, E, A>;
+    using form = recurrent_form<F, T>;
+    using engine_type = recurrent_step<F, E, A>;
+    using rules = detail::recurrent_rules_of<F, E, A>;
     using door = detail::door<A>;
-    M mechanism_;
+    form form_;
     recurrent_problem<E> p_;
     B backend_;
 
 public:
-    step_plan(M const& mechanism, recurrent_problem<E> const& p, B const& backend) : mechanism_(mechanism), p_(p), backend_(backend) {
+    step_form_plan(form const& m, recurrent_problem<E> const& p, B const& backend) : form_(m), p_(p), backend_(backend) {
         using detail::argument;
         argument const args[] = {argument::of("q", p.q), argument::of("k", p.k), argument::of("v", p.v), argument::of("out", p.out), argument::of("state", p.last.s), argument::of("z", p.last.z)};
-        rules::check(mechanism_, args);
-        rules::check_offsets(args);
+        rules::check(form_, args);
+        rules::check_offsets(form_, args);
         if (args[4].address == 0 && p.q.extent(3) * p.v.extent(3) > 0) { door::refuse("heed: a step needs a state, final_state{s}: zeros before the first token"); }
-        if (M::normalized && args[5].address == 0 && p.q.extent(3) > 0) { door::refuse("heed: a step of a mechanism with a running sum needs its z as well, final_state{s, z}"); }
-        rules::check_state(args[4], args[5], p.out.shape(), form_of<T>(mechanism).width(p.q.extent(3)));
+        if (form_.normalized && args[5].address == 0 && p.q.extent(3) > 0) { door::refuse("heed: a step of a mechanism with a running sum needs its z as well, final_state{s, z}"); }
+        rules::check_state(form_, args[4], args[5], p.out.shape(), form_.width(p.q.extent(3)));
         argument given[6];
         int count = 0;
         for (auto const& a : args) {
             if (a.address != 0) { given[count++] = a; }
         }
-        door::check_outputs(given, count);
-        for (int i = 0; i < count; ++i) {
-            if (given[i].written) { rules::check_apart_from_views(mechanism_, given[i]); }
-        }
+        rules::check_written(form_, given, count);
+    }
+    template <Recurrent M>
+    step_form_plan(M const& mechanism, recurrent_problem<E> const& p, B const& backend) : step_form_plan(form_of<T>(mechanism), p, backend) {
+        static_assert(M::causal, "heed: a step goes along the sequence; this order reads all keys before any query");
     }
     static constexpr std::string_view engine() { return engine_type::name; }
-    std::size_t workspace_bytes() const { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(form_of<T>(mechanism_), p_); }
+    std::size_t workspace_bytes() const { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(form_, p_); }
     std::string describe() const { return sentence<A>(engine(), " on ", arch_name<A>(), ", ", slots(), slots() == 1 ? " slot, " : " slots, ", workspace_bytes(), " workspace bytes"); }
     template <class Stream>
-    friend Stream& operator<<(Stream& s, step_plan const& p) {
+    friend Stream& operator<<(Stream& s, step_form_plan const& p) {
         s << p.describe();
         return s;
     }
@@ -52,7 +53,7 @@ public:
         if (workspace.size() < workspace_bytes()) {
             door::refuse(sentence<A>("heed: the workspace has ", workspace.size(), " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()"));
         }
-        engine_type::run(form_of<T>(mechanism_), p_, backend_.executor, slots(), workspace.data());
+        engine_type::run(form_, p_, backend_.executor, slots(), workspace.data());
     }
 
 private:
@@ -62,6 +63,9 @@ private:
         return items < 1 ? 1 : items < most ? static_cast<int>(items) : most;
     }
 };
+
+template <Recurrent M, class E, class B>
+using step_plan = step_form_plan<decltype(M::feature), E, B>;
 
 // The next tokens (usually one) of every sequence: state is brought up to date and out_t is what it answers to q_t. Shapes as in forward; the state S (B, H, d, dv) and, for running
 // sums, z (B, H, d, 1) are in the type of computation, zeros before the first token. Throws shape_error before anything is written. Makes one small allocation.

@@ -25,8 +25,6 @@ enum class decay_kind { none, head, channel };
 struct additive_update {
     static constexpr decay_kind decays = decay_kind::none;
     static constexpr bool corrects = false;
-    template <class F>
-    constexpr void views(shape const&, F&&) const {}
 };
 
 // One decay a head and token. A fixed one is retention (Sun et al., arXiv:2307.08621).
@@ -35,11 +33,6 @@ struct scalar_decay {
     static constexpr decay_kind decays = decay_kind::head;
     static constexpr bool corrects = false;
     tensor_view<T const> log_decay;
-    // out: the shape of the output, with the width of keys for its features
-    template <class F>
-    constexpr void views(shape const& s, F&& f) const {
-        f("log decay", log_decay, shape{s.batch, s.head, s.seq, 1});
-    }
 };
 template <class T>
 scalar_decay(tensor_view<T>) -> scalar_decay<std::remove_const_t<T>>;
@@ -50,10 +43,6 @@ struct channel_decay {
     static constexpr decay_kind decays = decay_kind::channel;
     static constexpr bool corrects = false;
     tensor_view<T const> log_decay;
-    template <class F>
-    constexpr void views(shape const& s, F&& f) const {
-        f("log decay", log_decay, shape{s.batch, s.head, s.seq, s.feature});
-    }
 };
 template <class T>
 channel_decay(tensor_view<T>) -> channel_decay<std::remove_const_t<T>>;
@@ -64,8 +53,6 @@ struct delta_rule {
     static constexpr decay_kind decays = decay_kind::none;
     static constexpr bool corrects = true;
     tensor_view<T const> beta;
-    template <class F>
-    constexpr void views(shape const&, F&&) const {}
 };
 template <class T>
 delta_rule(tensor_view<T>) -> delta_rule<std::remove_const_t<T>>;
@@ -75,10 +62,6 @@ struct decayed_delta {
     static constexpr decay_kind decays = D::decays;
     static constexpr bool corrects = true;
     tensor_view<T const> log_decay, beta;
-    template <class F>
-    constexpr void views(shape const& s, F&& f) const {
-        D{log_decay}.views(s, f);
-    }
 };
 template <class T>
 HEED_HD constexpr decayed_delta<scalar_decay<T>, T> operator|(scalar_decay<T> const& d, delta_rule<T> const& r) {
