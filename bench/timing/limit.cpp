@@ -17,6 +17,7 @@ register_loop find(std::string_view what, std::string_view isa) {
         if (what == "fma_f32") return native::fma_f32();
         if (what == "fma_f64") return native::fma_f64();
         if (what == "add_max") return native::add_max();
+        if (what == "range") return native::range();
         if (what == "bf16_dot") return native::bf16_dot();
     }
     return {};
@@ -25,7 +26,7 @@ register_loop find(std::string_view what, std::string_view isa) {
 } // namespace
 
 std::vector<std::string> limits_here() {
-    std::vector<std::string> names{"fma_f32", "fma_f64", "add_max", "read"};
+    std::vector<std::string> names{"fma_f32", "fma_f64", "add_max", "range", "read"};
     if (native::bf16_dot().run != nullptr) names.insert(names.begin() + 2, "bf16_dot");
     return names;
 }

@@ -11,7 +11,7 @@
 
 namespace heed::bench {
 
-// what: fma_f32, fma_f64, add_max, read, and bf16_dot where the build has the instruction. An isa other than the build's
+// what: fma_f32, fma_f64, add_max, range, read, and bf16_dot where the build has the instruction. An isa other than the build's
 // own ("avx2") adds the key isa=... Throws unsupported_error for a limit that this build cannot measure.
 timed_case limit_case(std::string_view what, int threads, std::string_view isa = "");
 timed_case limit_case(std::string_view name); // limit/<what>/<threads>[/isa=...]
@@ -28,6 +28,7 @@ namespace native {
 register_loop fma_f32();
 register_loop fma_f64();
 register_loop add_max();
+register_loop range(); // difference, maximum and minimum: a step of a Hilbert score
 register_loop bf16_dot(); // run is null where the build lacks the instruction
 } // namespace native
 

@@ -33,6 +33,8 @@ register_loop fma_f32() { return loop_of<float, fma_step>(); }
 register_loop fma_f64() { return loop_of<double, fma_step>(); }
 register_loop add_max() { return fastest(loop_of<float, add_max_step>(), loop_of<float, fma_max_step>()); }
 
+register_loop range() { return fastest(range_loop<false>(), range_loop<true>()); }
+
 register_loop bf16_dot() {
 #if defined(__AVX512BF16__)
     double const per_step = 4.0 * static_cast<double>(accumulators * lanes<float>::count); // two products and two sums per lane

@@ -60,6 +60,26 @@ template <class T, class Step, std::size_t... I>
     return (acc[I][0] + ...);
 }
 
+// One step of a Hilbert score: a difference, its maximum and its minimum. Two accumulators a step, half as many chains.
+template <bool ByProduct, std::size_t... I>
+[[gnu::noinline]] float iterate_range(long steps, float factor, float term, std::index_sequence<I...>) {
+    using vector = typename lanes<float>::type;
+    vector const f = vector{} + factor, t = vector{} + term;
+    vector top[] = {(vector{} + static_cast<float>(I + 1))...}, low[] = {(vector{} - static_cast<float>(I + 1))...};
+    auto const one = [&](vector& high, vector& least, vector neighbour) {
+        vector const x = ByProduct ? neighbour * f + t : neighbour + t;
+        high = x > high ? x : high;
+        least = x < least ? x : least;
+    };
+    for (long step = 0; step < steps; ++step) (one(top[I], low[I], low[(I + 1) % sizeof...(I)]), ...);
+    return ((top[I][0] + low[I][0]) + ...);
+}
+template <bool ByProduct>
+void run_range(long steps) {
+    float volatile factor = 1.0f, term = 0.0625f;
+    [[maybe_unused]] float volatile result = iterate_range<ByProduct>(steps, factor, term, std::make_index_sequence<accumulators / 2>{});
+}
+
 template <class T, class Step>
 void run_registers(long steps) {
     T volatile factor = T(1), term = T(-0.0625); // values the compiler may not know
@@ -73,6 +93,13 @@ template <class T, class Step>
     double const per_step = 2.0 * static_cast<double>(accumulators * lanes<T>::count);
     auto const steps = static_cast<long>(per_call / per_step);
     return {&run_registers<T, Step>, steps, static_cast<double>(steps) * per_step};
+}
+
+template <bool ByProduct>
+[[maybe_unused]] register_loop range_loop() { // counted as two operations a step, like an addition and a maximum
+    double const per_step = 2.0 * static_cast<double>(accumulators / 2 * lanes<float>::count);
+    auto const steps = static_cast<long>(per_call / per_step);
+    return {&run_range<ByProduct>, steps, static_cast<double>(steps) * per_step};
 }
 
 [[maybe_unused]] register_loop fastest(register_loop a, register_loop b) {
