@@ -16,7 +16,7 @@ TEST_CASE("winners: gradients against central differences", "[gradient]") {
 
 TEST_CASE("winners: ties go to the lowest key and the lowest feature", "[gradient]") {
     auto const m = heed::attention{heed::max_plus_score{}, heed::full{}, heed::tropical<heed::max_plus>{}, heed::max_plus{}};
-    sizes const n{1, 1, 1, 30, 200, 3, 5};
+    sizes const n{1, 1, 1, 30, 200, 19, 5};
     random_source random(42);
     gradients_of p(n, 0, random);
     p.q.fill(0), p.k.fill(0), p.v.fill(0), p.dout.fill(1);

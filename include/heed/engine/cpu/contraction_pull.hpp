@@ -7,16 +7,35 @@
 
 namespace heed::detail {
 
-// First feature whose combined value is the best of the row, -1 if none is a number.
+// First feature whose combined value is the best of the row, -1 if none beats `worst`. Lanes look for themselves, then the lanes are compared.
 template <class A, class Ring, class T, class Better>
-extent_t first_best(T const* k, T const* q, extent_t n, Better const& better) {
-    extent_t best = -1;
-    T value(0);
-    for (extent_t c = 0; c < n; ++c) {
-        T const x = Ring::combine(k[c], q[c]);
-        if (x == x && (best < 0 || better(x, value))) { best = c, value = x; }
+extent_t first_best(T const* k, T const* q, extent_t n, T worst, Better const& better) {
+    using V = vec<T, A>;
+    constexpr int lanes = V::lanes;
+    T const none = static_cast<T>(n);
+    V value(worst), at(none);
+    extent_t c = 0;
+    for (; c + lanes <= n; c += lanes) {
+        V const x = Ring::combine(V::load(k + c), V::load(q + c));
+        auto const wins = better(x, value);
+        value = select(wins, x, value);
+        at = select(wins, V(c), at);
     }
-    return best;
+    T values[lanes], first[lanes];
+    value.store(values);
+    at.store(first);
+    T top = worst, best = none;
+    for (int l = 0; l < lanes; ++l) { top = better(values[l], top) ? values[l] : top; }
+    for (int l = 0; l < lanes; ++l) {
+        T const here = values[l] == top && first[l] < none ? first[l] + T(l) : none;
+        best = here < best ? here : best;
+    }
+    extent_t found = best < none ? static_cast<extent_t>(best) : -1;
+    for (; c < n; ++c) {
+        T const x = Ring::combine(k[c], q[c]);
+        if (better(x, top)) { found = c, top = x; }
+    }
+    return found;
 }
 
 // Rows of n contiguous features; operand: [n] where the contraction has one.
@@ -37,8 +56,8 @@ void pull_pair(Ring const& ring, T const* k, T const* q, T const* operand, exten
             dq[c] += up * static_cast<T>(slope);
             dk[c] += up * static_cast<T>(slope * Ring::key_sign);
         };
-        if (s.greatest != 0) { add(first_best<A, Ring>(k, q, n, [](T a, T b) { return a > b; }), s.greatest); }
-        if (s.least != 0) { add(first_best<A, Ring>(k, q, n, [](T a, T b) { return a < b; }), s.least); }
+        if (s.greatest != 0) { add(first_best<A, Ring>(k, q, n, -math::inf<T>(), [](auto a, auto b) { return a > b; }), s.greatest); }
+        if (s.least != 0) { add(first_best<A, Ring>(k, q, n, math::inf<T>(), [](auto a, auto b) { return a < b; }), s.least); }
         if (s.each != 0) {
             for (extent_t c = 0; c < n; ++c) { add(c, s.each); }
         }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <heed/kernel/math.hpp>
+#include <heed/kernel/pack.hpp>
 
 namespace heed {
 
@@ -28,7 +29,7 @@ HEED_INLINE T nan_in_row(T const* row, extent_t n) {
 template <class A, class Rows>
 HEED_INLINE bool any_nan(Rows const& rows, extent_t count, extent_t n) {
     bool found = false;
-    for (extent_t r = 0; r < count; ++r) { found = found || nan_in_row<A>(rows.at(r), n) != 0; }
+    for (extent_t r = 0; r < count; ++r) { found = found || (!row_finite<A>(rows.at(r), extent_t(1), n) && nan_in_row<A>(rows.at(r), n) != 0); }
     return found;
 }
 // a packed tile: [width][pitch], `vecs` vectors of it

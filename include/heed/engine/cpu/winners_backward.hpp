@@ -2,8 +2,8 @@
 // Backward where values are gathered by a maximum or a minimum: every (query, feature) has one winner, the key whose score and value made it, and only
 // winners have a gradient. A sub-gradient: ties go to the lowest key, and inside a score to the lowest feature.
 //
-//   search   a tile of queries walks its keys as in forward and notes in which key tile each (query, feature) was last improved; a second walk over those
-//            tiles alone finds the key. Winners and the derivative before the exit map: N x dv numbers a head, nothing of size N M.
+//   search   a tile of queries walks its keys as in forward and notes in which run of keys each (query, feature) was last improved; a second walk
+//            over the tiles of those runs finds the key. Winners and the derivative before the exit map: N x dv numbers a head, nothing of size N M.
 //   scatter  a key head takes its queries in order: dv_j += dc, the scores of a query's winners get the sums over what they won, and each goes back through
 //            the score chain and the contraction to q and k.
 //
@@ -37,6 +37,9 @@ public:
     using forward::C, forward::pitch;
 
 private:
+    static constexpr extent_t run_keys = 32;
+    static_assert(C.keys % run_keys == 0);
+
     // What all threads share: per query head, row after row.
     struct shared {
         std::int32_t* winner; // [B][H][N][dv], -1: none
@@ -48,11 +51,11 @@ private:
         }
     };
     struct search_slot : slot {
-        T* fresh;           // [dv][pitch], of one tile
-        std::int32_t* from; // [dv][pitch]: where the best value so far came from, -1: nowhere
+        T* before; // [dv][pitch], what was gathered before a run of keys
+        T* from;   // [dv][pitch], numbers of runs: where the best value so far came from, -1: nowhere
         search_slot(arena& a, problem const& x) : slot(a, x.q.extent(3), x.v.extent(3), x.v.extent(2), 1) {
-            fresh = a.template take<T>(x.v.extent(3) * pitch);
-            from = a.template take<std::int32_t>(x.v.extent(3) * pitch);
+            before = a.template take<T>(x.v.extent(3) * pitch);
+            from = a.template take<T>(x.v.extent(3) * pitch);
         }
     };
     struct scatter_slot {
@@ -115,18 +118,21 @@ private:
             for (extent_t e = 0; e < c.width(); ++e) { mem.operand[e] = static_cast<T>(detail::head_of(c.m.score).operand(c.at, e)); }
         }
         forward::begin(h);
-        for (extent_t n = 0; n < dv * pitch; ++n) { mem.from[n] = -1; }
+        for (extent_t n = 0; n < dv * pitch; ++n) { mem.from[n] = T(-1), mem.before[n] = h.o[n]; }
         range const hull = detail::hull_of(c.m.pattern, c.at, rows);
         for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
             key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}};
             int const count = scores_of(h, keys);
             if (count == 0) { continue; }
-            for (extent_t n = 0; n < dv * pitch; n += lanes) { mix_ring::template zero<V>().store(mem.fresh + n); }
-            mix::run(keys.v.data, keys.v.stride, mem.s, mem.cut, count, mem.fresh, mem.factor, dv, h.vecs);
-            for (extent_t e = 0; e < dv; ++e) {
-                for (extent_t i = 0; i < rows.size(); ++i) {
-                    extent_t const n = e * pitch + i;
-                    if (mix_ring::better(mem.fresh[n], h.o[n])) { h.o[n] = mem.fresh[n], mem.from[n] = static_cast<std::int32_t>(t / C.keys); }
+            for (extent_t r = t; r < keys.cols.end; r += run_keys) { // run by run: the fewer keys, the shorter the search for one of them
+                int const parts = cut_out(mem.cut, count, static_cast<int>(r - keys.cols.begin), mem.plain);
+                if (parts == 0) { continue; }
+                mix::run(keys.v.data, keys.v.stride, mem.s, mem.plain, parts, h.o, mem.factor, dv, h.vecs);
+                V const here(r / run_keys);
+                for (extent_t n = 0; n < dv * pitch; n += lanes) {
+                    V const now = V::load(h.o + n);
+                    select(now != V::load(mem.before + n), here, V::load(mem.from + n)).store(mem.from + n);
+                    now.store(mem.before + n);
                 }
             }
         }
@@ -147,6 +153,17 @@ private:
             return T(1);
         }
     }
+    // The segments' share of the run of keys that begins at `begin`.
+    static int cut_out(segment const* all, int count, int begin, segment* to) {
+        int made = 0;
+        for (int g = 0; g < count; ++g) {
+            segment part = all[g];
+            part.begin = part.begin > begin ? part.begin : begin;
+            part.end = part.end < begin + int(run_keys) ? part.end : begin + int(run_keys);
+            if (part.begin < part.end) { to[made++] = part; }
+        }
+        return made;
+    }
     // Weights of one tile of pairs; how many segments.
     static int scores_of(cursor const& h, key_tile& keys) {
         slot& mem = h.mem;
@@ -154,29 +171,31 @@ private:
         if (count == 0) { return 0; }
         forward::load_keys(h, keys);
         forward::score_pairs(h, keys, count, false);
-        forward::weigh(h, count);
+        if (forward::weighs || h.odd || keys.odd_k) { forward::weigh(h, count); }
         for (int w = 0; w < h.vecs; ++w) { V(1).store(mem.factor + w * lanes); }
         return count;
     }
     // The keys of what tile t won: the first whose score and value give what was gathered, bit by bit.
     static void find(cursor const& h, search_slot& mem, extent_t t, range hull, problem const& x, shared const& all) {
         extent_t const dv = h.out_width(), n = h.rows.size();
-        auto const tile = static_cast<std::int32_t>(t / C.keys);
-        bool any = false;
-        for (extent_t e = 0; e < dv; ++e) {
-            for (extent_t i = 0; i < n; ++i) { any = any || mem.from[e * pitch + i] == tile; }
-        }
-        if (!any) { return; }
+        constexpr extent_t runs = C.keys / run_keys;
+        T const first = static_cast<T>(t / C.keys * runs), last = first + T(runs);
+        auto found = V(0) != V(0);
+        for (extent_t y = 0; y < dv * pitch; y += lanes) { found = found | ((V::load(mem.from + y) >= V(first)) & (V::load(mem.from + y) < V(last))); }
+        if (!any(found)) { return; }
         key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}};
         int const count = scores_of(h, keys);
         for (extent_t e = 0; e < dv; ++e) {
             for (extent_t i = 0; i < n; ++i) {
-                if (mem.from[e * pitch + i] != tile) { continue; }
+                T const where = mem.from[e * pitch + i];
+                if (where < first || where >= last) { continue; }
                 T const gathered = h.o[e * pitch + i];
-                for (int g = 0; g < count && mem.from[e * pitch + i] == tile; ++g) {
+                auto const begin = static_cast<int>(static_cast<extent_t>(where) * run_keys - keys.cols.begin);
+                for (int g = 0; g < count && mem.from[e * pitch + i] == where; ++g) {
                     segment const& part = mem.cut[g];
                     if (i < extent_t(part.first) * lanes || i >= extent_t(part.last) * lanes) { continue; }
-                    for (int j = part.begin; j < part.end; ++j) {
+                    int const end = part.end < begin + int(run_keys) ? part.end : begin + int(run_keys);
+                    for (int j = part.begin > begin ? part.begin : begin; j < end; ++j) {
                         if (mix_ring::combine(keys.v.at(j)[e], mem.s[j * pitch + i]) == gathered) {
                             all.winner[row_of(x, h.at, h.rows.begin + i) + e] = static_cast<std::int32_t>(keys.cols.begin + j);
                             mem.from[e * pitch + i] = -1;
@@ -192,7 +211,6 @@ private:
     struct no_sink {
         static constexpr bool wanted = false;
     };
-    static void row_into(tensor_view<E const> const& x, extent_t b, extent_t h, extent_t i, T* to) { pack_rows<A>(x.row(b, h, i), x.stride(2), x.stride(3), extent_t(1), x.extent(3), to, x.extent(3)); }
     static void row_out(T const* from, tensor_view<E> const& x, extent_t b, extent_t h, extent_t i) {
         if (x.data_handle() != nullptr) { unpack_rows<A>(from, x.extent(3), extent_t(1), x.extent(3), x.row(b, h, i), x.stride(2), x.stride(3)); }
     }
@@ -207,14 +225,14 @@ private:
             if constexpr (detail::has_operand<ring>) {
                 for (extent_t e = 0; e < d; ++e) { mem.operand[e] = static_cast<T>(detail::head_of(x.m.score).operand(at, e)); }
             }
-            for (extent_t i = 0; i < at.queries; ++i) { row(x, all, at, kv, i, mem); }
+            for (extent_t i = 0; i < at.queries; ++i) { row(x, all, at, i, mem); }
         }
         for (extent_t j = 0; j < keys; ++j) {
             row_out(mem.dk + j * d, x.dk, b, kv, j);
             row_out(mem.dv + j * dv, x.dv, b, kv, j);
         }
     }
-    static void row(problem const& x, shared const& all, place const& at, extent_t kv, extent_t i, scatter_slot const& mem) {
+    static void row(problem const& x, shared const& all, place const& at, extent_t i, scatter_slot const& mem) {
         extent_t const d = x.q.extent(3), dv = x.v.extent(3), first = row_of(x, at, i);
         std::int32_t count = 0;
         for (extent_t e = 0; e < dv; ++e) {
@@ -230,28 +248,29 @@ private:
             mem.ds[mem.place[j]] += dc;
         }
         for (extent_t e = 0; e < d; ++e) { mem.dq[e] = T(0); }
-        if (count > 0) { row_into(x.q, at.batch, at.head, i, mem.q); }
+        T const* const q = load_rows<A>(plain{}, operand::of_query(at), range{i, i + 1}, x.q, mem.q).data;
         auto const contraction = detail::contraction_of(x.m.score);
         for (std::int32_t n = 0; n < count; ++n) {
             std::int32_t const j = mem.keys[n];
             mem.place[j] = -1;
-            row_into(x.k, at.batch, kv, j, mem.k);
-            T const up = pull_chain(x, at, i, j, contraction, mem, mem.ds[n]) * static_cast<T>(detail::leading_factor(x.m.score, at));
-            detail::pull_pair<A>(contraction, mem.k, mem.q, mem.operand, d, up, mem.dq, mem.dk + j * d);
+            T const* const k = load_rows<A>(plain{}, operand::of_key(at), range{j, extent_t(j) + 1}, x.k, mem.k).data;
+            T const up = pull_chain(x, at, i, j, contraction, k, q, mem.operand, mem.ds[n]) * static_cast<T>(detail::leading_factor(x.m.score, at));
+            detail::pull_pair<A>(contraction, k, q, mem.operand, d, up, mem.dq, mem.dk + j * d);
         }
         row_out(mem.dq, x.dq, at.batch, at.head, i);
     }
     // Derivative by the score after the leading factors, from that by the last.
-    static T pull_chain(problem const& x, place const& at, extent_t i, extent_t j, ring const& contraction, scatter_slot const& mem, T up) {
+    static T pull_chain([[maybe_unused]] problem const& x, [[maybe_unused]] place const& at, [[maybe_unused]] extent_t i, [[maybe_unused]] extent_t j, [[maybe_unused]] ring const& contraction,
+                        [[maybe_unused]] T const* k, [[maybe_unused]] T const* q, [[maybe_unused]] T const* operand, T up) {
         if constexpr (detail::is_linear<score_type> || detail::is_raw<score_type>) {
             return up;
         } else {
             auto sum = ring::template zero<T>();
             for (extent_t c = 0; c < at.width; ++c) {
                 if constexpr (detail::has_operand<ring>) {
-                    sum = contraction.step(sum, mem.k[c], mem.q[c], mem.operand[c]);
+                    sum = contraction.step(sum, k[c], q[c], operand[c]);
                 } else {
-                    sum = contraction.step(sum, mem.k[c], mem.q[c]);
+                    sum = contraction.step(sum, k[c], q[c]);
                 }
             }
             T const raw = detail::finish_sum<ring, T>(contraction, sum, at.width) * static_cast<T>(detail::leading_factor(x.m.score, at));
