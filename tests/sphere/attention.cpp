@@ -143,5 +143,5 @@ TEST_CASE("sphere: the numbers of points are checked at the door", "[sphere]") {
     heed::sphere_grid const g(heed::latitudes::equiangular, 5, 8);
     sphere_call<float> const call(g, g, 1);
     problem<float> p({1, 1, 1, g.points() + 1, g.points(), 4, 4}, random);
-    CHECK_THROWS_WITH(p.run(call.mechanism()), Catch::Matchers::Contains("points of the sphere grids"));
+    CHECK_THROWS_WITH(p.run(call.mechanism()), heed_test::contains("points of the sphere grids"));
 }

@@ -4,6 +4,7 @@
 
 #include <heed/kernel/math.hpp>
 #include <heed/kernel/tile_config.hpp>
+#include <heed/policy/concepts.hpp>
 
 namespace heed::detail {
 
