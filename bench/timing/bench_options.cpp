@@ -8,10 +8,10 @@ namespace heed::bench {
 namespace {
 
 std::string checked_backend(std::string const& name) {
-    for (auto const* known : {"cpu", "reference", "unfused", "eigen"})
+    for (auto const* known : {"cpu", "reference", "unfused", "eigen", "fftw"})
         if (name == known) return name;
     if (name == "cuda") throw unsupported_error("--backend cuda: this build has no GPU kernels");
-    throw usage_error("--backend " + name + ": use cpu, reference, unfused or eigen");
+    throw usage_error("--backend " + name + ": use cpu, reference, unfused, eigen or fftw");
 }
 
 // The sizes of an option, or the one value it follows when it was not given.

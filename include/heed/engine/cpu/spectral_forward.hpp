@@ -45,7 +45,7 @@ struct spectral_forward {
         extent_t const reach = g.high - g.low + 1 < g.values ? g.high - g.low + 1 : g.values;
         return static_cast<double>(g.out) * static_cast<double>(reach);
     }
-    static double transform_cost(geometry const& g) { return 15.0 * fft_cost(g.length) + 300; }
+    static double transform_cost(geometry const& g) { return 5.4 * fft_cost(g.length) + 60; }
 
     std::size_t tables_bytes() const {
         arena memory(nullptr);

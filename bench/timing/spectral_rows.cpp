@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Rows of the spectral family: circular and causal_circular, forward, one score a token; --set form=mixing takes the weights as they are, and has the
+// backends eigen and fftw beside cpu. Values lie token by token. Tables are made before the clock starts, as FFTW's plans are. Operations are counted as
+// 5 n log2 n of a complex transform of two channels, each way. And the gates of the speed table.
+#include "gate_builder.hpp"
+#include "limit.hpp"
+#include "operands.hpp"
+#include "registry.hpp"
+#include "spectral_opponents.hpp"
+#include "team.hpp"
+
+#include <heed/front/attention.hpp>
+#include <heed/front/spectral.hpp>
+#include <heed/mechanism/circular.hpp>
+#if defined(HEED_HAS_OPENMP)
+#include <heed/executor/openmp.hpp>
+#endif
+
+#include <cmath>
+#include <limits>
+#include <sstream>
+
+namespace heed::bench {
+
+namespace {
+
+bool is_mixing(problem const& p) {
+    auto const form = p.extra.find("form");
+    return form != p.extra.end() && form->second == "mixing";
+}
+
+double work(problem const& p) {
+    double const n = static_cast<double>(p.queries);
+    return static_cast<double>(p.batch * p.heads * p.dim_v) * 5 * n * std::log2(n + 1);
+}
+
+#if defined(HEED_HAS_OPENMP)
+auto backend_of(problem const& p) { return cpu{openmp{p.threads}}; }
+#else
+auto backend_of(problem const&) { return cpu{}; }
+#endif
+
+class spectral_run {
+    problem p_;
+    std::uint64_t seed_;
+    std::vector<float> z_, v_, out_;
+    raw_memory tables_, scratch_;
+    std::function<void()> run_;
+
+    shape scores() const { return {p_.batch, p_.heads, p_.queries, 1}; }
+    shape rows() const { return {p_.batch, p_.heads, p_.queries, p_.dim_v}; }
+
+    template <class M>
+    std::string prepare_own(M const& m) {
+        auto plan = std::make_shared<decltype(heed::plan<float>(m, scores(), rows(), rows(), backend_of(p_)))>(heed::plan<float>(m, scores(), rows(), rows(), backend_of(p_)));
+        tables_.allocate(plan->tables_bytes()), scratch_.allocate(plan->scratch_bytes());
+        plan->make_tables({tables_.data(), tables_.size()});
+        run_ = [this, plan] {
+            plan->run(tensor_view<float const>(z_.data(), scores()), sequence_major<float const>(v_.data(), rows()), sequence_major(out_.data(), rows()),
+                      std::span<std::byte const>(tables_.data(), tables_.size()), std::span<std::byte>(scratch_.data(), scratch_.size()));
+        };
+        return plan->describe();
+    }
+
+public:
+    spectral_run(problem const& p, std::uint64_t seed) : p_(p), seed_(seed) {}
+
+    std::string prepare() {
+        auto const fill = [&](std::vector<float>& x, shape s, std::uint64_t stream) {
+            x.resize(static_cast<std::size_t>(s.size()));
+            fill_normal(std::span<float>(x), seed_, stream);
+        };
+        fill(z_, scores(), 0), fill(v_, rows(), 1);
+        out_.assign(v_.size(), std::numeric_limits<float>::quiet_NaN());
+        if (p_.mechanism == "causal_circular") return prepare_own(causal_circular_attention());
+        if (!is_mixing(p_)) return prepare_own(circular_attention());
+        if (p_.backend == "cpu") return prepare_own(spectral{wrapped{}, convolution{}});
+        auto const opponent = p_.backend == "fftw" ? fftw_mixing(p_.queries, p_.dim_v) : eigen_mixing(p_.queries, p_.dim_v);
+        run_ = [this, opponent] { opponent.run(z_.data(), v_.data(), out_.data()); };
+        return opponent.what;
+    }
+    void run() { run_(); }
+    void release() {
+        run_ = {};
+        z_ = {}, v_ = {}, out_ = {};
+        tables_ = {}, scratch_ = {};
+    }
+    // Some rows of the last head by direct sums in double.
+    std::string verify() const {
+        extent_t const n = p_.queries, d = p_.dim_v, head = p_.heads - 1, batch = p_.batch - 1;
+        std::vector<double> w(static_cast<std::size_t>(n));
+        double top = -INFINITY, sum = 0, squares = 0;
+        for (extent_t t = 0; t < n; ++t) top = std::fmax(top, static_cast<double>(z_[static_cast<std::size_t>((batch * p_.heads + head) * n + t)]));
+        for (extent_t t = 0; t < n; ++t) {
+            auto const z = static_cast<double>(z_[static_cast<std::size_t>((batch * p_.heads + head) * n + t)]);
+            sum += w[static_cast<std::size_t>(t)] = is_mixing(p_) ? z : std::exp(z - top);
+        }
+        auto const value = [&](std::vector<float> const& x, extent_t i, extent_t c) { return static_cast<double>(x[static_cast<std::size_t>(((batch * n + i) * p_.heads + head) * d + c)]); };
+        bool const causal = p_.mechanism == "causal_circular", correlates = !causal && !is_mixing(p_);
+        for (extent_t const i : {extent_t(0), n / 3, n - 1}) {
+            for (extent_t const c : {extent_t(0), d - 1}) {
+                double expected = 0, norm = causal ? 0 : is_mixing(p_) ? 1 : sum;
+                squares = 0;
+                for (extent_t t = 0; t < (causal ? i + 1 : n); ++t) {
+                    double const weight = w[static_cast<std::size_t>(t)];
+                    expected += weight * value(v_, correlates ? (i + t) % n : (i - t + n) % n, c);
+                    norm += causal ? weight : 0;
+                    squares += weight * weight;
+                }
+                double const got = value(out_, i, c), error = std::fabs(got - expected / norm);
+                if (error <= 1e-5 * std::sqrt(squares) / norm) continue;
+                std::ostringstream text;
+                text << "row " << i << ", channel " << c << " is " << got << ", the direct sum " << expected / norm;
+                return text.str();
+            }
+        }
+        return {};
+    }
+};
+
+timed_case spectral_case(problem const& p, std::shared_ptr<operand_store> const& store) {
+    auto const refuse = [&](std::string const& why) { throw unsupported_error(name_of(p) + ": " + why); };
+    if (p.dtype != element::f32 || p.verb != "forward") refuse("spectral rows are compiled for forward in f32 here");
+    if (p.backend != "cpu") {
+        if (p.backend != "eigen" && p.backend != "fftw") refuse("spectral rows run on the backends cpu, eigen and fftw");
+        if (!is_mixing(p) || p.batch * p.heads != 1 || p.threads != 1) refuse("other libraries are compared at form=mixing, one head, one thread");
+        if (p.backend == "fftw" && !has_fftw()) refuse("this build has no FFTW (libfftw3f)");
+    }
+    if (!p.extra.empty() && !(p.extra.size() == 1 && is_mixing(p) && p.mechanism == "circular")) refuse("spectral rows have the setting form=mixing, of circular");
+    if (!p.isa.empty() || p.bias != bias_kind::none || p.softcap != 0 || p.alibi) refuse("spectral rows have no settings of scores");
+    if ((p.mask == mask_kind::causal) != (p.mechanism == "causal_circular") || (p.mask != mask_kind::causal && p.mask != mask_kind::full)) {
+        refuse("circular has no mask, causal_circular is causal: --set mask=causal");
+    }
+    if (p.heads != p.kv_heads || p.queries != p.keys) refuse("spectral rows have as many keys as queries and as many heads");
+    if (p.threads > 1 && !has_teams()) refuse("this build has no OpenMP, so one thread only");
+    auto const run = std::make_shared<spectral_run>(p, store->seed());
+    timed_case c;
+    c.name = name_of(p);
+    c.threads = p.threads;
+    c.flops = work(p);
+    c.bytes = static_cast<double>(p.batch * p.heads * p.queries * (2 * p.dim_v + 1)) * sizeof(float);
+    c.limit = limit_name("fma_f32", p.threads);
+    c.prepare = [run] { return run->prepare(); };
+    c.run = [run] { run->run(); };
+    c.release = [run] { run->release(); };
+    c.verify = [run] { return run->verify(); };
+    return c;
+}
+
+row_registration const circular_rows({"circular", spectral_case, work}), causal_rows({"causal_circular", spectral_case, work});
+
+problem mixing(std::int64_t n, std::string_view backend = "cpu") {
+    problem p = square(n, 64);
+    p.mechanism = "circular";
+    p.heads = p.kv_heads = 1;
+    p.backend = backend;
+    p.extra["form"] = "mixing";
+    return p;
+}
+
+void add_gates(int, std::vector<gate_group>& groups) {
+    gate_builder speed("circular mixing of 64 channels by one weight vector, values token-major, times as fast as");
+    for (std::int64_t const n : {4096, 65536}) {
+        std::string const at = ", N=" + std::to_string(n);
+        if (has_fftw()) speed.against("FFTW of this machine's library" + at, measure_of::speedup, mixing(n), mixing(n, "fftw"), 1.3, 1.7);
+        speed.against("Eigen's FFT" + at, measure_of::speedup, mixing(n), mixing(n, "eigen"), 6, 10);
+    }
+    groups.push_back(speed.finish());
+
+    gate_builder lengths("circular mixing, time over that of another length");
+    lengths.against("N = 4099, a prime, over 4096", measure_of::slowdown, mixing(4099), mixing(4096), 3, 2.2);
+    lengths.against("N = 1M over 64k", measure_of::slowdown, mixing(1 << 20), mixing(1 << 16), 28, 24);
+    groups.push_back(lengths.finish());
+
+    gate_builder attention("circular attention, one head of 64 channels, times as fast as softmax attention");
+    auto cat = mixing(4096), softmax = square(4096, 64);
+    cat.extra.clear();
+    softmax.heads = softmax.kv_heads = 1;
+    attention.against("N = 4096", measure_of::speedup, cat, softmax, 25, 60);
+    groups.push_back(attention.finish());
+}
+gate_registration const gates(add_gates);
+
+} // namespace
+
+} // namespace heed::bench
