@@ -26,6 +26,7 @@
 #include <heed/mechanism/gated_linear.hpp>
 #include <heed/mechanism/graph.hpp>
 #include <heed/mechanism/linear.hpp>
+#include <heed/mechanism/long_convolution.hpp>
 #include <heed/mechanism/off_by_one.hpp>
 #include <heed/mechanism/proportional.hpp>
 #include <heed/mechanism/rectified.hpp>

@@ -9,6 +9,7 @@
 #include <heed/front/attention.hpp>
 #include <heed/front/spectral.hpp>
 #include <heed/mechanism/circular.hpp>
+#include <heed/mechanism/long_convolution.hpp>
 
 #include <cmath>
 

@@ -174,15 +174,18 @@ private:
             return;
         }
         f.multiply(from, row, rows, spectrum, s.slab, row_size, g.folded ? g.length : g.out);
-        if (g.folded) { fold(s); }
-        to.unpack(0, g.out, s.slab);
+        give(to, s);
     }
-    // Rows i and i + N of the linear convolution make row i of the circular one; the strays, rows L ... 2 N - 2, have wrapped to rows 0 ... .
-    void fold(slot const& s) const {
+    // What the inverse left in the slab. Folded: rows i and i + N of the linear convolution make row i of the circular one; the strays, rows L ... 2 N - 2,
+    // have wrapped to rows 0 ... .
+    void give(output const& to, slot const& s) const {
+        if (!g.folded) { return to.unpack(0, g.out, s.slab); }
         extent_t const n = g.out, last = 2 * n - 1 < g.length ? 2 * n - 1 : g.length;
-        for (extent_t t = 0; t < g.stray * row_size; ++t) { s.slab[t] -= s.strays[t]; }
-        for (extent_t i = n * row_size; i < last * row_size; ++i) { s.slab[i - n * row_size] += s.slab[i]; }
-        for (extent_t t = 0; t < g.stray * row_size; ++t) { s.slab[(g.length - n) * row_size + t] += s.strays[t]; }
+        for (extent_t t = 0; t < g.stray * row_size; ++t) {
+            s.slab[t] -= s.strays[t];
+            s.slab[(g.length - n) * row_size + t] += s.strays[t];
+        }
+        to.unpack_sums(n, last - n, n, s.slab);
     }
     void find_strays(T const* w, T const* from, extent_t row, slot const& s) const {
         extent_t const n = g.out, rows = g.rows();
@@ -208,8 +211,7 @@ private:
         f.forward(s.slab, row_size, g.rows());
         spectra::template multiply_channels<false>(g.length, tables.position, s.slab, s.second, T(1) / static_cast<T>(g.length));
         f.inverse(s.slab, row_size, g.folded ? g.length : g.out);
-        if (g.folded) { fold(s); }
-        to.unpack(0, g.out, s.slab);
+        give(to, s);
         if (to.finite(0)) { return; }
         for (extent_t c = 0; c < values.width; ++c) { // NaN or an infinity: channel by channel, product by product
             T const* const table = distances(weights.at + c * weights.step, weights.row, s);

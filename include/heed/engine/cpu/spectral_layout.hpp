@@ -126,21 +126,41 @@ struct channel_slab {
     void pack(extent_t rows, extent_t period, std::remove_const_t<T>* to) const {
         for (extent_t i = 0; i < rows; ++i) {
             T* const from = at + i * row;
-            if (i < period) {
-                std::remove_const_t<T>* const x = to + i * row_size;
-                for (extent_t c = 0; c < width; ++c) { x[c] = from[c * step]; }
-                for (extent_t c = width; c < row_size; ++c) { x[c] = 0; }
-            } else {
-                std::remove_const_t<T>* const x = to + i % period * row_size;
+            std::remove_const_t<T>* const x = to + (i < period ? i : i % period) * row_size;
+            if (i >= period) {
                 for (extent_t c = 0; c < width; ++c) { x[c] += from[c * step]; }
+                continue;
             }
+            if (step == 1 && width == row_size) {
+                for (extent_t c = 0; c < row_size; ++c) { x[c] = from[c]; }
+                continue;
+            }
+            for (extent_t c = 0; c < width; ++c) { x[c] = from[c * step]; }
+            for (extent_t c = width; c < row_size; ++c) { x[c] = 0; }
         }
     }
     // rows first ... first + count - 1 of the view from rows of a slab
     HEED_INLINE void unpack(extent_t first, extent_t count, std::remove_const_t<T> const* from) const {
         for (extent_t i = 0; i < count; ++i) {
             T* const to = at + (first + i) * row;
+            if (step == 1 && width == row_size) {
+                for (extent_t c = 0; c < row_size; ++c) { to[c] = from[i * row_size + c]; }
+                continue;
+            }
             for (extent_t c = 0; c < width; ++c) { to[c * step] = from[i * row_size + c]; }
+        }
+    }
+    // rows 0 ... count - 1 of the view: rows of a slab and, for the first `twice` of them, the rows `apart` further on added
+    HEED_INLINE void unpack_sums(extent_t count, extent_t twice, extent_t apart, std::remove_const_t<T> const* from) const {
+        for (extent_t i = 0; i < count; ++i) {
+            T* const to = at + i * row;
+            std::remove_const_t<T> const *const a = from + i * row_size, *const b = i < twice ? a + apart * row_size : a;
+            std::remove_const_t<T> const factor = i < twice ? 1 : 0;
+            if (step == 1 && width == row_size) {
+                for (extent_t c = 0; c < row_size; ++c) { to[c] = a[c] + factor * b[c]; }
+                continue;
+            }
+            for (extent_t c = 0; c < width; ++c) { to[c * step] = a[c] + factor * b[c]; }
         }
     }
     HEED_INLINE void add(extent_t i, std::remove_const_t<T> const* from) const {

@@ -96,8 +96,9 @@ struct fft_transform {
     using passes = fft_passes<T, A>;
     static constexpr extent_t row_size = passes::row_size;
     static constexpr int lanes = passes::W;
-    static constexpr extent_t second_cache = A::has(isa::avx512f) ? 640 * 1024 : 320 * 1024; // bytes of a block whose passes go one by one
-    static constexpr extent_t columns = 64 / (row_size * static_cast<extent_t>(sizeof(T)) / 64 < 1 ? 1 : row_size * static_cast<extent_t>(sizeof(T)) / 64) / 16;
+    // Bytes of a block whose passes go one by one: up to the second cache and somewhat beyond, one pass at a time is faster (measured with 512 KiB of it).
+    static constexpr extent_t second_cache = A::has(isa::avx512f) ? 1280 * 1024 : 768 * 1024;
+    static constexpr extent_t columns = A::has(isa::avx512f) ? 4 : 8; // 64 rows of them are 32 KiB
 
     // A slab in memory of the caller's: n rows of row_size numbers each.
     fft_plan<T> const& plan;
