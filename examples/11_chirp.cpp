@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// 09: circular-convolutional attention over a long signal, a chirp in noise. Scores depend on the distance alone, so the softmax of N numbers stands for
+// 11: circular-convolutional attention over a long signal, a chirp in noise. Scores depend on the distance alone, so the softmax of N numbers stands for
 // an N x N matrix of weights, and 20011 tokens (a prime) are mixed in about the time of a few transforms. With a file name, a picture (SVG) is written.
 #include <heed/heed.hpp>
 
