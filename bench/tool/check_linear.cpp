@@ -228,6 +228,21 @@ struct performer_relu {
     }
 };
 
+struct efficient_core {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q_in = io.reals("q", "BHNK"), k_in = io.reals("k", "BHMK"), v_in = io.reals("v", "BHMV");
+        shape const sq{io['B'], io['H'], io['N'], io['K']}, sk{io['B'], io['H'], io['M'], io['K']}, sv{io['B'], io['H'], io['M'], io['V']}, so{io['B'], io['H'], io['N'], io['V']};
+        tensor_view<T const> const q(q_in.data, sq), k(k_in.data, sk), v(v_in.data, sv);
+        tensor_view<T> const out(io.make("out", "BHNV"), so);
+        auto const m = efficient_attention();
+        forward(m, q, k, v, out);
+        if (!io.wants("dq")) { return; }
+        tensor_view<T const> const dout(io.reals("dout", "BHNV").data, so);
+        backward(m, q, k, v, out, nothing_saved{}, dout, gradient(io, "dq", "BHNK", sq, false), gradient(io, "dk", "BHMK", sk, false), gradient(io, "dv", "BHMV", sv, false));
+    }
+};
+
 constexpr std::array linear_cases{
     wire<unnormalised_identity>("identity_causal_long"),
     wire<unnormalised_identity>("identity_unnormalised_states"),
@@ -241,6 +256,7 @@ constexpr std::array linear_cases{
     wire<series_case>("based_taylor_unnormalised"),
     wire<series_case>("rebased_normalised"),
     wire<performer_relu>("performer_relu"),
+    wire<efficient_core>("efficient_attention_core"),
     wire<retention_case>("retention"),
     wire<simple_gla>("simple_gla_states"),
     wire<gla>("gla_states"),

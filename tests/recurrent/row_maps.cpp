@@ -2,7 +2,8 @@
 // Maps of rows: their definitions, and their transposed derivatives against central differences.
 #include "trial.hpp"
 
-#include <heed/policy/feature/row_maps.hpp>
+#include <heed/front/recurrent_backward.hpp>
+#include <heed/mechanism/linear.hpp>
 
 using namespace heed_test;
 using A = heed::native_arch;
@@ -87,4 +88,51 @@ TEST_CASE("Softmax of features sums to 1 whatever their size; hedgehog's halves 
     double f[4];
     heed::dpfp_map{1}.map<A>(row, 2, f);
     CHECK((f[0] == 2 && f[1] == 0 && f[2] == 0 && f[3] == 0));
+}
+
+TEST_CASE("Efficient attention is two softmaxes and two products, whatever the size of keys; gradients are those of differences", "[recurrent]") {
+    HEED_SEEDED;
+    random_source random(43);
+    extent_t const N = 9, M = 70, d = 5, dv = 3;
+    tensor<double> q({1, 1, N, d}), k({1, 1, M, d}), v({1, 1, M, dv}), out({1, 1, N, dv}), dout({1, 1, N, dv}), dq(q.shape()), dk(k.shape()), dv_(v.shape());
+    q.normal(random), k.normal(random), v.normal(random), dout.normal(random);
+    k.each_at([](double& x, extent_t, extent_t, extent_t, extent_t e) { x += e == 2 ? 900 : 0; }); // exponentials would overflow
+    auto const exact = [&] {
+        double loss = 0;
+        std::vector<double> context(static_cast<std::size_t>(d * dv));
+        for (extent_t c = 0; c < d; ++c) {
+            double most = -INFINITY, sum = 0;
+            for (extent_t j = 0; j < M; ++j) { most = std::fmax(most, k(0, 0, j, c)); }
+            for (extent_t j = 0; j < M; ++j) { sum += std::exp(k(0, 0, j, c) - most); }
+            for (extent_t j = 0; j < M; ++j)
+                for (extent_t e = 0; e < dv; ++e) { context[static_cast<std::size_t>(c * dv + e)] += std::exp(k(0, 0, j, c) - most) / sum * v(0, 0, j, e); }
+        }
+        oracle::array o(out.shape());
+        for (extent_t i = 0; i < N; ++i) {
+            double sum = 0;
+            for (extent_t c = 0; c < d; ++c) { sum += std::exp(q(0, 0, i, c)); }
+            for (extent_t e = 0; e < dv; ++e) {
+                for (extent_t c = 0; c < d; ++c) { o(0, 0, i, e) += std::exp(q(0, 0, i, c)) / sum * context[static_cast<std::size_t>(c * dv + e)]; }
+                loss += o(0, 0, i, e) * dout(0, 0, i, e);
+            }
+        }
+        return std::pair(o, loss);
+    };
+    heed::forward(heed::efficient_attention(), q.in(), k.in(), v.in(), out.view());
+    CHECK(far<double>(out.in(), exact().first) < 1e-13);
+    heed::backward(heed::efficient_attention(), q.in(), k.in(), v.in(), out.in(), heed::nothing_saved{}, dout.in(), dq.view(), dk.view(), dv_.view());
+    auto const differences = [&](tensor<double>& x, tensor<double> const& of, extent_t stride) {
+        extent_t at = 0;
+        x.each_at([&](double& y, extent_t, extent_t, extent_t n, extent_t e) {
+            if (at++ % stride != 0) { return; }
+            double const was = y, step = 1e-5;
+            y = was + step;
+            double const up = exact().second;
+            y = was - step;
+            double const down = exact().second;
+            y = was;
+            CHECK((up - down) / (2 * step) == approx(of(0, 0, n, e)).epsilon(1e-6).margin(1e-7));
+        });
+    };
+    differences(q, dq, 1), differences(k, dk, 7), differences(v, dv_, 5);
 }

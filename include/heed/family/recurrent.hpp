@@ -7,7 +7,7 @@
 //
 // feature map   policy/feature: what becomes of rows of q and k
 // update        policy/update: additive, decays, delta rule
-// normalizer    unnormalized{}, or running_sum{eps}: divided by the same sums of ones. Denominators may come near 0 or below it when features may be negative
+// normalizer    unnormalized{}, position_softmax{} (keys in place of their map: softmax over all positions, channel by channel), or running_sum{eps}: divided by the same sums of ones. Denominators may come near 0 or below it when features may be negative
 // order         causal_bottom_right (N = M), or full and key_lengths: every query reads the sum over all keys (additive updates only)
 // scale         of the queries' features; 1 unless said
 //
@@ -29,6 +29,12 @@ struct unnormalized {
 struct running_sum {
     static constexpr bool sums_ones = true;
     double eps = 0; // added to the denominator
+};
+
+// Keys are not mapped row by row but channel by channel: softmax over all positions (order full or key_lengths).
+struct position_softmax {
+    static constexpr bool sums_ones = false;
+    static constexpr bool over_positions = true;
 };
 
 namespace detail {
@@ -66,11 +72,14 @@ struct recurrent {
     static constexpr decay_kind decays = U::decays;
     static constexpr bool corrects = U::corrects;
     static constexpr bool normalized = N::sums_ones;
+    static constexpr bool over_positions = requires { N::over_positions; };
 
     static_assert(detail::is_feature_map<F>, "heed: the first slot of recurrent{...} is a feature map: a call operator from V to V or a map of rows, see heed/policy/feature");
     static_assert(StateUpdate<U>, "heed: the second slot of recurrent{...} is a state update: additive_update, scalar_decay, channel_decay, delta_rule, see heed/policy/update");
     static_assert(detail::is_order<P>, "heed: the order of recurrent{...} is causal_bottom_right, full or key_lengths");
     static_assert(causal || (decays == decay_kind::none && !corrects), "heed: only additive updates have a form that is not causal; decays and the delta rule need an order of keys");
+    static_assert(!(causal && over_positions), "heed: position_softmax sums over all positions before any query; its order is full or key_lengths");
+    static_assert(!over_positions || ElementwiseMap<F> || requires { F::keeps_width; }, "heed: position_softmax needs a feature map that keeps the width of the queries");
     static_assert(!(corrects && normalized), "heed: the delta rule has no running sum of ones to be divided by; normalise its output instead");
 };
 recurrent() -> recurrent<>;
@@ -97,7 +106,7 @@ template <class F, class T>
 struct recurrent_form {
     F feature = {};
     decay_kind decays = decay_kind::none;
-    bool corrects = false, normalized = false, causal = true;
+    bool corrects = false, normalized = false, causal = true, over_positions = false;
     T scale = T(1), eps = T(0);
     tensor_view<T const> log_decay = {}, beta = {};
     tensor_view<std::int32_t const> lengths = {};
@@ -110,6 +119,7 @@ struct recurrent_form {
             return d;
         }
     }
+    HEED_HD bool sums_ones() const { return normalized || over_positions; } // in a column of the state behind those of values
     // The keys that a batch entry has, where all queries read all keys.
     HEED_HD extent_t keys(place const& at) const {
         if (lengths.data_handle() == nullptr) { return at.keys; }
@@ -121,7 +131,7 @@ template <class T, class F, class U, class N, class P>
 HEED_INLINE recurrent_form<F, T> form_of(recurrent<F, U, N, P> const& m) {
     using M = recurrent<F, U, N, P>;
     recurrent_form<F, T> r;
-    r.feature = m.feature, r.decays = U::decays, r.corrects = U::corrects, r.normalized = M::normalized, r.causal = M::causal, r.scale = static_cast<T>(m.scale);
+    r.feature = m.feature, r.decays = U::decays, r.corrects = U::corrects, r.normalized = M::normalized, r.causal = M::causal, r.over_positions = M::over_positions, r.scale = static_cast<T>(m.scale);
     if constexpr (M::normalized) { r.eps = static_cast<T>(m.normalizer.eps); }
     if constexpr (U::decays != decay_kind::none) { r.log_decay = m.update.log_decay; }
     if constexpr (U::corrects) { r.beta = m.update.beta; }

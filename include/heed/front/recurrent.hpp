@@ -94,6 +94,7 @@ struct recurrent_rules_of {
     // A state's argument against its shape, where it is given.
     static void check_state(form const& m, argument const& s, argument const& z, shape out, extent_t width) {
         state_shape(s, {out.batch, out.head, width, out.feature});
+        if (m.over_positions && s.address != 0 && s.name[0] == 'i') { door::refuse("heed: an initial state is given and keys go through a softmax over all positions; there is no sum to go on from"); }
         if (z.address != 0 && !m.normalized) {
             door::refuse(sentence<A>("heed: ", z.name, " is given and this mechanism keeps no running sum; only running_sum has a z"));
         }

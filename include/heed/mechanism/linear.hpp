@@ -22,4 +22,10 @@ HEED_HD constexpr recurrent<series_map, additive_update, running_sum> based_atte
 // Rebased: weights x^2. Aksenov et al., arXiv:2402.10644
 HEED_HD constexpr recurrent<series_map, additive_update, running_sum> rebased_attention(double eps = 1e-6) { return {square_map(), {}, {eps}, {}, 1}; }
 
+// Efficient attention: softmax(q) over features times the means of values under softmax(k) over positions, one a channel; no scale. Shen et al., arXiv:1812.01243
+template <class P = full>
+HEED_HD constexpr recurrent<softmax_map, additive_update, position_softmax, P> efficient_attention(P order = {}) {
+    return {{}, {}, {}, order, 1};
+}
+
 } // namespace heed

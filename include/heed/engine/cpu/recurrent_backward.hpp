@@ -172,11 +172,7 @@ private:
     static void sums(form const& m, problem const& p, gradients const& d, head_place const& at, chunk& c) {
         place const whole = p.at(at.b, at.h);
         extent_t const keys = m.keys(whole);
-        for (extent_t first = 0; first < keys; first += tokens) {
-            extent_t const len = keys - first < tokens ? keys - first : tokens;
-            rows::read_keys(m, p, at, first, len, c);
-            c.advance(len);
-        }
+        rows::sum_keys(m, p, at, keys, tokens, c);
         c.turn_state();
         bool const nothing = keys == 0 && !p.initial.given();
         for (extent_t first = 0; first < whole.queries; first += tokens) {
@@ -190,6 +186,7 @@ private:
             c.backward_of_queries(len);
             write_queries(m, p, d, at, first, len, c);
         }
+        if (m.over_positions) { c.means_back(at.columns); }
         c.turn_x();
         for (extent_t first = 0; first < whole.keys; first += tokens) {
             extent_t const len = whole.keys - first < tokens ? whole.keys - first : tokens, kept = keys - first < len ? keys - first : len;
@@ -224,8 +221,13 @@ private:
         extent_t const width = m.width(p.k.extent(3));
         if (d.dk.data_handle() != nullptr) {
             extent_t pitch;
-            T* const rows_of = rows::pull_back(m, p.k, at.b, at.kh, first, len, T(1), c.k, c.dk, pitch, c);
-            give(rows_of, pitch, d.dk, p.heads(), at, at.kh, first, len, p.k.extent(3));
+            if (m.over_positions) { // the exponential of a key is its own derivative; the peak cancels
+                chunk::multiply(c.k, c.dk, len, c.qp, c.wide);
+                give(c.dk, c.qp, d.dk, p.heads(), at, at.kh, first, len, width);
+            } else {
+                T* const rows_of = rows::pull_back(m, p.k, at.b, at.kh, first, len, T(1), c.k, c.dk, pitch, c);
+                give(rows_of, pitch, d.dk, p.heads(), at, at.kh, first, len, p.k.extent(3));
+            }
         }
         if (d.dv.data_handle() != nullptr) { give(c.h, c.vp, d.dv, p.heads(), at, at.vh, first, len, at.columns); }
         if (m.decays != decay_kind::none) { add(d.log_decay, at, first, len, c.dg, m.decays == decay_kind::head ? 1 : c.qp, m.decays == decay_kind::head ? 1 : width); }

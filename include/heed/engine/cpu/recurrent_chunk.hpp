@@ -29,6 +29,7 @@ struct chunk_sizes {
     decay_kind decays = decay_kind::none;
     bool corrects = false;
     extent_t raw = 0;     // numbers of a row before a map of rows; 0: the map changes no width
+    bool over_positions = false; // keys go through a softmax over all positions
 };
 
 template <class T, class A>
@@ -60,6 +61,7 @@ public:
     T *q, *k, *u, *beta, *g;         // packed: scaled queries, keys, values, beta (a row of columns each), log2 decays ([tokens] or rows)
     T *qd, *kd, *ke, *factor;        // q~, k~, k^, E of the chunk (one a channel)
     T *state, *o;                    // [width][vp], [tokens][vp]
+    T *peak, *share;                 // softmax over positions: greatest of each channel, and one over the sum of its exponentials
     T *raw, *draw;                   // [tokens][rp]: rows before a map of rows, and gradients by them
     T *x, *dout, *dq, *dk, *later, *h, *dbeta, *dg; // backward: X, do; gradients of q, k, (k as the later token), v, beta rows, decays (as g)
 
@@ -76,6 +78,7 @@ public:
         decay_ = take(rows_q, channel), prefix_ = take(rows_q, channel), suffix_ = take(rows_q, channel), total_ = take((c / block + 1) * qp, channel);
         bool const decays = n.decays != decay_kind::none;
         qd = decays ? take(rows_q) : q, ke = decays ? take(rows_q) : k, kd = n.corrects && decays ? take(rows_q) : k;
+        peak = take(wide, n.over_positions), share = take(wide, n.over_positions);
         raw = take(c * rp, n.raw > 0), draw = take(c * rp, n.raw > 0 && backward);
         x = take(wide * vp, backward), dout = take(rows_v, backward), dq = take(rows_q, backward), dk = take(rows_q, backward), h = take(rows_v, backward);
         da_ = take(pairs, backward), state_turned_ = take(tall * qp, backward), x_turned_ = take(tall * qp, backward), u_turned_ = take(tall * cp, backward);
@@ -84,6 +87,12 @@ public:
         earlier_ = take(rows_q, backward && channel), some_ = take(block * qp, backward && channel);
     }
 
+    // y *= x
+    static void multiply(T const* x, T* y, extent_t rows, extent_t pitch_of, extent_t width) {
+        for (extent_t r = 0; r < rows; ++r) {
+            for (extent_t c = 0; c < width; c += lanes) { (V::load(x + r * pitch_of + c) * V::load(y + r * pitch_of + c)).store(y + r * pitch_of + c); }
+        }
+    }
     static void clear(T* p, extent_t rows, extent_t p_pitch, extent_t width);
     void clear_state(T* s) const { clear(s, wide, vp, tall); }
     void copy_state(T const* from, T* to) const {
@@ -114,6 +123,12 @@ public:
     // Orders that are not causal: all keys, then all queries; dout packed, the state turned. X becomes its sum over queries.
     void backward_of_queries(extent_t len);
     void turn_x();
+    // Softmax over positions, its pieces: peaks of packed keys; keys in place of exponentials; the state of sums into one of means, and X back by that.
+    void start_positions();
+    void raise_peaks(extent_t len);
+    void weigh_positions(extent_t len);
+    void take_means(extent_t column);
+    void means_back(extent_t column);
     void backward_of_keys(extent_t len);
 
 private:
@@ -291,90 +306,6 @@ void recurrent_chunk<T, A>::backward_of_keys(extent_t len) {
     product::run(len, wide, n_.columns, u, vp, 1, x_turned_, qp, dk, qp, put::write);
 }
 template <class T, class A>
-void recurrent_chunk<T, A>::head_tables(extent_t len) {
-    if (n_.decays != decay_kind::head) { return; }
-    extent_t const end = padded(len);
-    for (extent_t s = 0; s < end; s += lanes) { V(0).store(running_ + s); }
-    T sum(0);
-    for (extent_t t = 0; t < len; ++t) {
-        sum += g[t];
-        T part[lanes];
-        fast_exp2(V(sum)).store(part);
-        head_prefix_[t] = part[0];
-        for (extent_t s = 0; s <= t; s += lanes) {
-            V r = V::load(running_ + s);
-            r = s + lanes <= t ? r + V(g[t]) : select(before(s, t), r + V(g[t]), V(0));
-            r.store(running_ + s);
-            fast_exp2(r).store(between_ + t * cp + s);
-        }
-    }
-    for (extent_t s = 0; s < end; s += lanes) { fast_exp2(V::load(running_ + s)).store(head_suffix_ + s); }
-    for (extent_t c = 0; c < wide; c += lanes) { V(head_prefix_[len - 1]).store(factor + c); }
-    each(len, [&](extent_t at, extent_t t) {
-        (V::load(q + at) * V(head_prefix_[t])).store(qd + at);
-        (V::load(k + at) * V(head_suffix_[t])).store(ke + at);
-    });
-    if (n_.corrects) {
-        each(len, [&](extent_t at, extent_t t) { (V::load(k + at) * V(head_prefix_[t])).store(kd + at); });
-    }
-}
-template <class T, class A>
-void recurrent_chunk<T, A>::channel_tables(extent_t len) {
-    for (extent_t t0 = 0; t0 < len; t0 += block) {
-        extent_t const t1 = t0 + block < len ? t0 + block : len;
-        for (extent_t c = 0; c < wide; c += lanes) {
-            V sum(0);
-            for (extent_t t = t0; t < t1; ++t) {
-                V const log = V::load(g + t * qp + c);
-                sum = sum + log;
-                fast_exp2(log).store(decay_ + t * qp + c);
-                fast_exp2(sum).store(prefix_ + t * qp + c);
-            }
-            fast_exp2(sum).store(total_ + t0 / block * qp + c);
-            sum = V(0);
-            for (extent_t t = t1 - 1; t >= t0; --t) {
-                fast_exp2(sum).store(suffix_ + t * qp + c);
-                sum = sum + V::load(g + t * qp + c);
-            }
-        }
-    }
-}
-template <class T, class A>
-void recurrent_chunk<T, A>::pull_keys(T* keys, extent_t t0, extent_t t1) const {
-    T const* const total = total_ + t0 / block * qp;
-    for (extent_t s = 0; s < t1; ++s) {
-        for (extent_t c = 0; c < wide; c += lanes) {
-            extent_t const at = s * qp + c;
-            (s < t0 ? V::load(keys + at) * V::load(total + c) : V::load(k + at) * V::load(suffix_ + at)).store(keys + at);
-        }
-    }
-}
-template <class T, class A>
-void recurrent_chunk<T, A>::channel_scores(extent_t len, bool queries) {
-    for (extent_t c = 0; c < wide; c += lanes) { V(1).store(factor + c); }
-    for (extent_t t0 = 0; t0 < len; t0 += block) {
-        extent_t const t1 = t0 + block < len ? t0 + block : len, rows = t1 - t0;
-        if (t0 > 0 && (queries || n_.corrects)) { pack_transposed<A>(ke, qp, extent_t(1), t0, n_.width, turned_, cp, t0); }
-        if (queries) { block_scores(q, qd, weights_, t0, rows, len); }
-        if (n_.corrects) {
-            block_scores(k, kd, weights_b_, t0, rows, len);
-            for (extent_t t = t0; t < t1; ++t) { weights_b_[t * cp + t] = T(0); }
-        }
-        pull_keys(ke, t0, t1);
-        for (extent_t c = 0; c < wide; c += lanes) { (V::load(factor + c) * V::load(total_ + t0 / block * qp + c)).store(factor + c); }
-    }
-}
-template <class T, class A>
-void recurrent_chunk<T, A>::block_scores(T const* rows_in, T* decayed, T* a, extent_t t0, extent_t rows, extent_t len) {
-    each_of(t0, rows, [&](extent_t at, extent_t) { (V::load(rows_in + at) * V::load(prefix_ + at)).store(decayed + at); });
-    if (t0 > 0) { product::run(rows, t0, n_.width, decayed + t0 * qp, qp, 1, turned_, cp, a + t0 * cp, cp, put::write); }
-    for (extent_t t = t0; t < t0 + rows; ++t) {
-        for (extent_t s = t0; s < padded(len); s += lanes) { V(0).store(a + t * cp + s); }
-    }
-    diagonal_scores<A>(rows_in + t0 * qp, k + t0 * qp, decay_ + t0 * qp, qp, rows, wide, a + t0 * cp + t0, cp);
-    each_of(t0, rows, [&](extent_t at, extent_t c) { (V::load(decayed + at) * V::load(factor + c)).store(decayed + at); });
-}
-template <class T, class A>
 void recurrent_chunk<T, A>::solve_back(extent_t len, T const* residual) {
     for (extent_t i = (len - 1) / substitute_rows * substitute_rows; i >= 0; i -= substitute_rows) {
         extent_t const rows = len - i < substitute_rows ? len - i : extent_t(substitute_rows), done = i + rows;
@@ -383,87 +314,6 @@ void recurrent_chunk<T, A>::solve_back(extent_t len, T const* residual) {
     }
     for (extent_t t = 0; t < len; ++t) {
         for (extent_t c = 0; c < tall; c += lanes) { (V::load(dbeta + t * vp + c) * V::load(residual + t * vp + c)).store(dbeta + t * vp + c); }
-    }
-}
-template <class T, class A>
-void recurrent_chunk<T, A>::decay_back(extent_t len, T* rows, T const* inside, T const* per_token, bool from_start) {
-    if (n_.decays == decay_kind::head) {
-        each(len, [&](extent_t at, extent_t t) { (V::load(rows + at) * V(per_token[t])).store(rows + at); });
-    } else if (n_.decays == decay_kind::channel) {
-        extent_t const blocks = (len + block - 1) / block;
-        for (extent_t c = 0; c < wide; c += lanes) {
-            V outside(1);
-            for (extent_t i = 0; i < blocks; ++i) {
-                extent_t const at_block = from_start ? i : blocks - 1 - i, t0 = at_block * block, t1 = t0 + block < len ? t0 + block : len;
-                for (extent_t t = t0; t < t1; ++t) { (V::load(rows + t * qp + c) * (V::load(inside + t * qp + c) * outside)).store(rows + t * qp + c); }
-                outside = outside * V::load(total_ + at_block * qp + c);
-            }
-        }
-    }
-}
-template <class T, class A>
-void recurrent_chunk<T, A>::end_of_decays(extent_t len, T const* after) {
-    T all(0);
-    for (extent_t r = 0; r < n_.width; ++r) {
-        V sum(0);
-        for (extent_t c = 0; c < tall; c += lanes) { sum = fma(V::load(after + r * vp + c), V::load(x + r * vp + c), sum); }
-        T const one = total_of(sum);
-        all += one;
-        if (n_.decays == decay_kind::channel) { dg[(len - 1) * qp + r] = one; }
-    }
-    if (n_.decays == decay_kind::channel) {
-        for (extent_t r = n_.width; r < wide; ++r) { dg[(len - 1) * qp + r] = T(0); }
-    } else {
-        dg[len - 1] = all;
-    }
-}
-template <class T, class A>
-void recurrent_chunk<T, A>::decay_gradients(extent_t len) {
-    auto const of = [&](extent_t at) HEED_INLINE_LAMBDA {
-        V const key = V::load(k + at);
-        V r = V::load(q + at) * V::load(dq + at) - key * V::load(dk + at);
-        if (n_.corrects) { r = r - key * V::load(later + at); }
-        return r;
-    };
-    if (n_.decays == decay_kind::channel) {
-        for (extent_t c = 0; c < wide; c += lanes) {
-            V sum = V::load(dg + (len - 1) * qp + c);
-            for (extent_t t = len - 1; t >= 0; --t) {
-                sum = sum + of(t * qp + c);
-                sum.store(dg + t * qp + c);
-            }
-        }
-    } else {
-        T sum = dg[len - 1];
-        for (extent_t t = len - 1; t >= 0; --t) {
-            V row(0);
-            for (extent_t c = 0; c < wide; c += lanes) { row = row + of(t * qp + c); }
-            sum += total_of(row);
-            dg[t] = sum;
-        }
-    }
-}
-template <class T, class A>
-void recurrent_chunk<T, A>::channel_gradients(extent_t len, T const* da, T const* rows_in, T* target, T sign) {
-    for (extent_t t0 = 0; t0 < len; t0 += block) {
-        extent_t const t1 = t0 + block < len ? t0 + block : len, rows = t1 - t0;
-        if (t0 > 0) {
-            product::run(rows, wide, t0, da + t0 * cp, cp, 1, ke, qp, some_, qp, put::write);
-            each_of(t0, rows, [&](extent_t at, extent_t) { fma(V::load(some_ + at - t0 * qp), V::load(prefix_ + at), V::load(target + at)).store(target + at); });
-        }
-        diagonal_gradients<A>(da + t0 * cp + t0, cp, rows_in + t0 * qp, k + t0 * qp, decay_ + t0 * qp, qp, rows, wide, target + t0 * qp, dk + t0 * qp, sign);
-        pull_keys(ke, t0, t1); // ke is k^ again after the last block
-    }
-    clear(earlier_, len, qp, wide);
-    for (extent_t t0 = (len - 1) / block * block; t0 >= 0; t0 -= block) {
-        extent_t const t1 = t0 + block < len ? t0 + block : len, rows = t1 - t0;
-        T const* const total = total_ + t0 / block * qp;
-        each_of(t0, rows, [&](extent_t at, extent_t) {
-            fma(V::load(earlier_ + at) * V::load(suffix_ + at), V(sign), V::load(dk + at)).store(dk + at);
-            (V::load(rows_in + at) * V::load(prefix_ + at)).store(some_ + at - t0 * qp);
-        });
-        each_of(0, t0, [&](extent_t at, extent_t c) { (V::load(earlier_ + at) * V::load(total + c)).store(earlier_ + at); });
-        if (t0 > 0) { product::run(t0, wide, rows, da + t0 * cp, 1, cp, some_, qp, earlier_, qp, put::add); }
     }
 }
 template <class T, class A>
@@ -480,6 +330,43 @@ template <class T, class A>
 void recurrent_chunk<T, A>::clear(T* p, extent_t rows, extent_t p_pitch, extent_t width) {
     for (extent_t r = 0; r < rows; ++r) {
         for (extent_t c = 0; c < width; c += lanes) { V(0).store(p + r * p_pitch + c); }
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::start_positions() {
+    for (extent_t c = 0; c < wide; c += lanes) { V(-math::inf<V>()).store(peak + c); }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::raise_peaks(extent_t len) {
+    each(len, [&](extent_t at, extent_t t) { max(V::load(peak + at - t * qp), V::load(k + at)).store(peak + at - t * qp); });
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::weigh_positions(extent_t len) {
+    each(len, [&](extent_t at, extent_t t) {
+        extent_t const c = at - t * qp;
+        V const w = exp(V::load(k + at) - V::load(peak + c));
+        (c + lanes <= n_.width ? w : select(before(c, n_.width), w, V(0))).store(k + at);
+    });
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::take_means(extent_t column) {
+    for (extent_t r = 0; r < n_.width; ++r) {
+        T* const row = state + r * vp;
+        share[r] = row[column] == T(0) ? T(0) : T(1) / row[column]; // no key: the mean of nothing is 0
+        for (extent_t c = 0; c < tall; c += lanes) { (V::load(row + c) * V(share[r])).store(row + c); }
+    }
+}
+template <class T, class A>
+void recurrent_chunk<T, A>::means_back(extent_t column) {
+    for (extent_t r = 0; r < n_.width; ++r) {
+        T *const row = x + r * vp, *const mean = state + r * vp;
+        mean[column] = T(0), row[column] = T(0);
+        V sum(0);
+        for (extent_t c = 0; c < tall; c += lanes) {
+            sum = fma(V::load(row + c), V::load(mean + c), sum);
+            (V::load(row + c) * V(share[r])).store(row + c);
+        }
+        row[column] = -total_of(sum) * share[r];
     }
 }
 

@@ -41,7 +41,7 @@ struct recurrent_forward {
         return {cuts < 1 ? 1 : cuts, columns < out.feature ? columns : out.feature, heads * (cuts < 1 ? 1 : cuts)};
     }
     // of rows of d numbers
-    static chunk_sizes sizes(form const& m, extent_t d, extent_t columns) { return {tokens, m.width(d), columns + (m.normalized ? 1 : 0), m.decays, m.corrects, rows::of_rows ? d : 0}; }
+    static chunk_sizes sizes(form const& m, extent_t d, extent_t columns) { return {tokens, m.width(d), columns + (m.sums_ones() ? 1 : 0), m.decays, m.corrects, rows::of_rows ? d : 0, m.over_positions}; }
     static std::size_t slot_bytes(form const& m, extent_t width, division const& d) {
         arena count(nullptr);
         chunk const c(sizes(m, width, d.columns), false, count);
@@ -87,11 +87,7 @@ private:
         } else {
             place const whole = p.at(at.b, at.h);
             extent_t const keys = m.keys(whole);
-            for (extent_t first = 0; first < keys; first += tokens) {
-                extent_t const len = keys - first < tokens ? keys - first : tokens;
-                rows::read_keys(m, p, at, first, len, c);
-                c.advance(len);
-            }
+            rows::sum_keys(m, p, at, keys, tokens, c);
             for (extent_t first = 0; first < whole.queries; first += tokens) {
                 extent_t const len = whole.queries - first < tokens ? whole.queries - first : tokens;
                 rows::read_queries(m, p, at, first, len, c);

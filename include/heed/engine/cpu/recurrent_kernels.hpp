@@ -2,7 +2,7 @@
 // The chunks of the recurrent family, declared extern for programs that compile them once: as engine/cpu/kernels.hpp does for the tiles of the pairwise one.
 #pragma once
 
-#include <heed/engine/cpu/recurrent_chunk.hpp>
+#include <heed/engine/cpu/recurrent_decays.hpp>
 
 #if defined(HEED_KERNELS_DEFINE)
 #define HEED_KERNEL template

@@ -177,14 +177,38 @@ struct recurrent_rows {
     };
     static bool read_keys(form const& m, recurrent_problem<E> const& p, head_place const& at, extent_t first, extent_t rows, recurrent_chunk<T, A>& c) {
         extent_t const width = m.width(p.k.extent(3));
-        bool finite = read_mapped(m, p.k, at.b, at.kh, first, rows, T(1), c.k, c);
+        bool finite;
+        if (m.over_positions) {
+            finite = read(p.k, at.b, at.kh, first, rows, 0, width, c.wide, c.k, c.qp);
+            c.weigh_positions(rows);
+        } else {
+            finite = read_mapped(m, p.k, at.b, at.kh, first, rows, T(1), c.k, c);
+        }
         finite &= read(p.v, at.b, at.vh, first, rows, at.c0, at.columns, c.tall, c.u, c.vp);
-        if (m.normalized) {
+        if (m.sums_ones()) {
             for (extent_t r = 0; r < rows; ++r) { c.u[r * c.vp + at.columns] = T(1); }
         }
         read_decays(m, at.b, at.h, first, rows, width, c.wide, c.g, c.qp);
         read_beta(m, at.b, at.h, first, rows, at.c0, at.columns, c.tall, c.beta, c.vp);
         return finite;
+    }
+    // All keys of a head into the state, where their order does not matter.
+    static void sum_keys(form const& m, recurrent_problem<E> const& p, head_place const& at, extent_t keys, extent_t tokens, recurrent_chunk<T, A>& c) {
+        auto const each = [&](auto const& f) {
+            for (extent_t first = 0; first < keys; first += tokens) { f(first, keys - first < tokens ? keys - first : tokens); }
+        };
+        if (m.over_positions) {
+            c.start_positions();
+            each([&](extent_t first, extent_t len) {
+                read(p.k, at.b, at.kh, first, len, 0, p.k.extent(3), c.wide, c.k, c.qp);
+                c.raise_peaks(len);
+            });
+        }
+        each([&](extent_t first, extent_t len) {
+            read_keys(m, p, at, first, len, c);
+            c.advance(len);
+        });
+        if (m.over_positions) { c.take_means(at.columns); }
     }
     static bool read_queries(form const& m, recurrent_problem<E> const& p, head_place const& at, extent_t first, extent_t rows, recurrent_chunk<T, A>& c) {
         return read_mapped(m, p.q, at.b, at.qh, first, rows, m.scale, c.q, c);

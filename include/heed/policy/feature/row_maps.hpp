@@ -124,6 +124,7 @@ HEED_HD constexpr series_map taylor_map(double scale = 0) { return {1, 1, 0.5, s
 HEED_HD constexpr series_map square_map(double scale = 0) { return {0, 0, 1, scale}; }
 
 struct softmax_map {
+    static constexpr bool keeps_width = true;
     HEED_HD extent_t width(extent_t d) const { return d; }
     template <class A, class T>
     void map(T const* x, extent_t d, T* y) const {
