@@ -97,3 +97,51 @@ TEST_CASE("graph: AERO's weights, divided by nothing", "[graph]") {
         CHECK(apart(da, oracle::slope(c, &oracle::edge_case::a, oracle::read(p.dout.in()))) < 1e-7);
     }
 }
+TEST_CASE("graph: AERO's symmetric degrees from two calls; equal weights propagate as a graph convolution", "[graph]") {
+    HEED_SEEDED;
+    random_source random(825);
+    edge_pairs e{11, 11, {}, {}}; // symmetric, node 10 isolated
+    for (int x = 0; x < 20; ++x) {
+        auto const a = static_cast<std::int32_t>(random.integer(0, 9)), b = static_cast<std::int32_t>(random.integer(0, 9));
+        e.source.insert(e.source.end(), {a, b});
+        e.target.insert(e.target.end(), {b, a});
+    }
+    edge_call<double> p(e, 1, 2, 5, 3, random);
+    tensor<double> a({1, 2, 1, 5}), ones({1, 2, 11, 1}), degree({1, 2, 11, 1}), scaled(p.v.shape());
+    for (bool const equal : {true, false}) {
+        a.normal(random);
+        if (equal) { a.fill(0); }
+        ones.fill(1);
+        auto const m = heed::aero_edge_attention<double>(p.lists.edges(), a.in());
+        heed::forward(m, p.q.in(), p.q.in(), ones.in(), degree.view());
+        auto const factor = [&](extent_t h, extent_t n) { return degree(0, h, n, 0) > 0 ? 1 / std::sqrt(degree(0, h, n, 0)) : 0; };
+        scaled.each_at([&](double& x, extent_t, extent_t h, extent_t n, extent_t f) { x = p.v(0, h, n, f) * factor(h, n); });
+        heed::forward(m, p.q.in(), p.q.in(), scaled.in(), p.out.view());
+        auto const weight = [&](extent_t h, std::int32_t i, std::int32_t j) { // softplus(a . elu(z_i + z_j)) + 1e-6
+            double s = 0;
+            for (extent_t f = 0; f < 5; ++f) {
+                double const x = p.q(0, h, i, f) + p.q(0, h, j, f);
+                s += a(0, h, 0, f) * (x < 0 ? std::expm1(x) : x);
+            }
+            return std::log1p(std::exp(s)) + 1e-6;
+        };
+        for (extent_t h = 0; h < 2; ++h) {
+            std::vector<double> sum(11), count(11);
+            for (std::size_t x = 0; x < e.source.size(); ++x) {
+                sum[static_cast<std::size_t>(e.target[x])] += weight(h, e.target[x], e.source[x]);
+                ++count[static_cast<std::size_t>(e.target[x])];
+            }
+            for (extent_t i = 0; i < 11; ++i) {
+                for (extent_t f = 0; f < 3; ++f) {
+                    double exact = 0;
+                    for (std::size_t x = 0; x < e.source.size(); ++x) {
+                        auto const s = static_cast<std::size_t>(e.source[x]), t = static_cast<std::size_t>(e.target[x]);
+                        if (e.target[x] == i) { exact += (equal ? 1 / std::sqrt(count[s] * count[t]) : weight(h, e.target[x], e.source[x]) / std::sqrt(sum[s] * sum[t])) * p.v(0, h, e.source[x], f); }
+                    }
+                    double const got = p.out(0, h, i, f) * factor(h, i);
+                    REQUIRE(std::abs(got - exact) < 1e-12);
+                }
+            }
+        }
+    }
+}
