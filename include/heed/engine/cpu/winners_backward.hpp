@@ -16,6 +16,7 @@
 #include <heed/engine/reference/pairwise_forward.hpp>
 
 #include <cstring>
+#include <limits>
 
 namespace heed {
 
@@ -52,9 +53,12 @@ private:
     };
     struct search_slot : slot {
         T* before; // [dv][pitch], what was gathered before a run of keys
+        T *values, *scores_of_row; // of one tile: [dv][keys], [pitch][keys], a vector more each
         T* from;   // [dv][pitch], numbers of runs: where the best value so far came from, -1: nowhere
         search_slot(arena& a, problem const& x) : slot(a, x.q.extent(3), x.v.extent(3), x.v.extent(2), 1) {
             before = a.template take<T>(x.v.extent(3) * pitch);
+            values = a.template take<T>(x.v.extent(3) * C.keys + lanes);
+            scores_of_row = a.template take<T>(pitch * C.keys + lanes);
             from = a.template take<T>(x.v.extent(3) * pitch);
         }
     };
@@ -185,27 +189,29 @@ private:
         if (!any(found)) { return; }
         key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}};
         int const count = scores_of(h, keys);
+        // Both turned, so that a run's keys lie side by side. NaN where no segment is: it equals nothing.
+        pack_transposed<A>(keys.v.data, keys.v.stride, extent_t(1), keys.cols.size(), dv, mem.values, extent_t(C.keys), extent_t(C.keys));
+        for (extent_t y = 0; y < C.keys * pitch; y += lanes) { V(std::numeric_limits<T>::quiet_NaN()).store(mem.scores_of_row + y); }
+        for (int g = 0; g < count; ++g) {
+            segment const& part = mem.cut[g];
+            extent_t const from = extent_t(part.first) * lanes, size = part.end - part.begin;
+            pack_transposed<A>(mem.s + part.begin * pitch + from, pitch, extent_t(1), size, extent_t(part.last) * lanes - from, mem.scores_of_row + from * C.keys + part.begin, extent_t(C.keys), size);
+        }
         for (extent_t e = 0; e < dv; ++e) {
             for (extent_t i = 0; i < n; ++i) {
                 T const where = mem.from[e * pitch + i];
                 if (where < first || where >= last) { continue; }
-                T const gathered = h.o[e * pitch + i];
-                auto const begin = static_cast<int>(static_cast<extent_t>(where) * run_keys - keys.cols.begin);
-                for (int g = 0; g < count && mem.from[e * pitch + i] == where; ++g) {
-                    segment const& part = mem.cut[g];
-                    if (i < extent_t(part.first) * lanes || i >= extent_t(part.last) * lanes) { continue; }
-                    int const end = part.end < begin + int(run_keys) ? part.end : begin + int(run_keys);
-                    for (int j = part.begin > begin ? part.begin : begin; j < end; ++j) {
-                        if (mix_ring::combine(keys.v.at(j)[e], mem.s[j * pitch + i]) == gathered) {
-                            all.winner[row_of(x, h.at, h.rows.begin + i) + e] = static_cast<std::int32_t>(keys.cols.begin + j);
-                            mem.from[e * pitch + i] = -1;
-                            break;
-                        }
-                    }
-                }
+                extent_t const run = static_cast<extent_t>(where) * run_keys - keys.cols.begin, begin = run > 0 ? run : 0, end = run + run_keys;
+                T const *const v = mem.values + e * C.keys, *const s = mem.scores_of_row + i * C.keys;
+                V const gathered(h.o[e * pitch + i]);
+                extent_t j = begin;
+                while (j < end && !any_of(mix_ring::combine(V::load(v + j), V::load(s + j)) == gathered)) { j += lanes; }
+                while (j < end && mix_ring::combine(v[j], s[j]) != h.o[e * pitch + i]) { ++j; }
+                all.winner[row_of(x, h.at, h.rows.begin + i) + e] = static_cast<std::int32_t>(keys.cols.begin + j);
             }
         }
     }
+    static bool any_of(typename V::mask_type m) { return any(m); }
 
     // Nothing that a chain's data would get is wanted.
     struct no_sink {
