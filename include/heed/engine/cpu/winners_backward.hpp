@@ -54,11 +54,14 @@ private:
     struct search_slot : slot {
         T* before; // [dv][pitch], what was gathered before a run of keys
         T *values, *scores_of_row; // of one tile: [dv][keys], [pitch][keys], a vector more each
+        std::int32_t *order, *start; // [dv][pitch]: (query, feature) pairs by the tile that they are in; [tiles + 2]: where a tile's begin
         T* from;   // [dv][pitch], numbers of runs: where the best value so far came from, -1: nowhere
         search_slot(arena& a, problem const& x) : slot(a, x.q.extent(3), x.v.extent(3), x.v.extent(2), 1) {
             before = a.template take<T>(x.v.extent(3) * pitch);
             values = a.template take<T>(x.v.extent(3) * C.keys + lanes);
             scores_of_row = a.template take<T>(pitch * C.keys + lanes);
+            order = a.template take<std::int32_t>(x.v.extent(3) * pitch);
+            start = a.template take<std::int32_t>((x.k.extent(2) + C.keys - 1) / C.keys + 2);
             from = a.template take<T>(x.v.extent(3) * pitch);
         }
     };
@@ -148,7 +151,22 @@ private:
                 all.dc[row_of(x, c.at, rows.begin + i) + e] = !won ? T(0) : up * slope_of_exit(c.m.normalizer, h.o[e * pitch + i]);
             }
         }
+        sort_by_tile(mem, rows.size(), dv, (x.k.extent(2) + C.keys - 1) / C.keys);
         for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) { find(h, mem, t, hull, x, all); }
+    }
+    static constexpr extent_t runs = C.keys / run_keys; // of a tile
+    static void sort_by_tile(search_slot& mem, extent_t n, extent_t dv, extent_t tiles) {
+        for (extent_t t = 0; t < tiles + 2; ++t) { mem.start[t] = 0; }
+        auto const each = [&](auto const& f) {
+            for (extent_t e = 0; e < dv; ++e) {
+                for (extent_t i = 0; i < n; ++i) {
+                    if (T const where = mem.from[e * pitch + i]; where >= T(0)) { f(static_cast<extent_t>(where) / runs, static_cast<std::int32_t>(e * pitch + i)); }
+                }
+            }
+        };
+        each([&](extent_t tile, std::int32_t) { ++mem.start[tile + 2]; });
+        for (extent_t t = 2; t < tiles + 2; ++t) { mem.start[t] += mem.start[t - 1]; }
+        each([&](extent_t tile, std::int32_t at) { mem.order[mem.start[tile + 1]++] = at; }); // now start[t] is where tile t begins
     }
     static T slope_of_exit(normalizer_type const& n, T gathered) {
         if constexpr (requires { n.finish_slope(gathered); }) {
@@ -181,12 +199,8 @@ private:
     }
     // The keys of what tile t won: the first whose score and value give what was gathered, bit by bit.
     static void find(cursor const& h, search_slot& mem, extent_t t, range hull, problem const& x, shared const& all) {
-        extent_t const dv = h.out_width(), n = h.rows.size();
-        constexpr extent_t runs = C.keys / run_keys;
-        T const first = static_cast<T>(t / C.keys * runs), last = first + T(runs);
-        auto found = V(0) != V(0);
-        for (extent_t y = 0; y < dv * pitch; y += lanes) { found = found | ((V::load(mem.from + y) >= V(first)) & (V::load(mem.from + y) < V(last))); }
-        if (!any(found)) { return; }
+        extent_t const dv = h.out_width(), tile = t / C.keys;
+        if (mem.start[tile] == mem.start[tile + 1]) { return; }
         key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}};
         int const count = scores_of(h, keys);
         // Both turned, so that a run's keys lie side by side. NaN where no segment is: it equals nothing.
@@ -197,18 +211,15 @@ private:
             extent_t const from = extent_t(part.first) * lanes, size = part.end - part.begin;
             pack_transposed<A>(mem.s + part.begin * pitch + from, pitch, extent_t(1), size, extent_t(part.last) * lanes - from, mem.scores_of_row + from * C.keys + part.begin, extent_t(C.keys), size);
         }
-        for (extent_t e = 0; e < dv; ++e) {
-            for (extent_t i = 0; i < n; ++i) {
-                T const where = mem.from[e * pitch + i];
-                if (where < first || where >= last) { continue; }
-                extent_t const run = static_cast<extent_t>(where) * run_keys - keys.cols.begin, begin = run > 0 ? run : 0, end = run + run_keys;
-                T const *const v = mem.values + e * C.keys, *const s = mem.scores_of_row + i * C.keys;
-                V const gathered(h.o[e * pitch + i]);
-                extent_t j = begin;
-                while (j < end && !any_of(mix_ring::combine(V::load(v + j), V::load(s + j)) == gathered)) { j += lanes; }
-                while (j < end && mix_ring::combine(v[j], s[j]) != h.o[e * pitch + i]) { ++j; }
-                all.winner[row_of(x, h.at, h.rows.begin + i) + e] = static_cast<std::int32_t>(keys.cols.begin + j);
-            }
+        for (std::int32_t p = mem.start[tile]; p < mem.start[tile + 1]; ++p) {
+            std::int32_t const at = mem.order[p];
+            extent_t const e = at / pitch, i = at % pitch, run = static_cast<extent_t>(mem.from[at]) * run_keys - keys.cols.begin, begin = run > 0 ? run : 0, end = run + run_keys;
+            T const *const v = mem.values + e * C.keys, *const s = mem.scores_of_row + i * C.keys;
+            V const gathered(h.o[at]);
+            extent_t j = begin;
+            while (j < end && !any_of(mix_ring::combine(V::load(v + j), V::load(s + j)) == gathered)) { j += lanes; }
+            while (j < end && mix_ring::combine(v[j], s[j]) != h.o[at]) { ++j; }
+            all.winner[row_of(x, h.at, h.rows.begin + i) + e] = static_cast<std::int32_t>(keys.cols.begin + j);
         }
     }
     static bool any_of(typename V::mask_type m) { return any(m); }
