@@ -71,8 +71,8 @@ timed_case plain_case(problem const& p, std::string_view limit, double work) {
     return c;
 }
 
-template <class S, class Score>
-timed_case attention_case(problem const& p, std::shared_ptr<operand_store> const& store, S const& score, Score const& score_of) {
+template <class S>
+timed_case attention_case(problem const& p, std::shared_ptr<operand_store> const& store, S const& score, double (*score_of)(float const* q, float const* k, std::int64_t d)) {
     refuse_what_is_not_compiled(p, true);
     store->reserve(p);
     auto c = plain_case(p, "add_max", flops(p));
