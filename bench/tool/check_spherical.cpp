@@ -122,7 +122,7 @@ struct sphere_layer {
         double const given = source.number_if("scale").value_or(0);
         T const factor = static_cast<T>(given != 0 ? given : 1 / std::sqrt(static_cast<double>(sq.feature)));
         auto const attend = [&](auto const& pattern) {
-            attention const m{dot{} | scale{factor} | weighted_keys(tensor_view<T const>(weights, {1, 1, M, 1})), pattern, softmax{}};
+            attention const m{dot{} | scale{factor} | weighted_keys<T>{tensor_view<T const>(weights, {1, 1, M, 1})}, pattern, softmax{}};
             save const saved{per_row(io.scratch(B * H * N), B, H, N)};
             forward(m, in(q, sq), in(k, sk), tensor_view<T const>(channels(v.x, sv)), channels(mixed.x, so), saved);
             if (!t.wanted()) { return; }

@@ -117,11 +117,11 @@ public:
 
     template <class... Options>
     void run(tensor_view<T const> q, tensor_view<T const> k, tensor_view<T const> v, tensor_view<T> out, std::span<std::byte> workspace, Options const&... options) {
+        static_assert(kept != 0 || !(detail::is_save<Options> || ...), "heed: this normalizer keeps no number of a row; there is nothing to save");
         edge_problem<T> x{q, k, v, out, {}, 0, {}};
         [[maybe_unused]] auto const take = [&](auto const& option) {
             using O = std::remove_cvref_t<decltype(option)>;
             if constexpr (detail::is_save<O>) {
-                static_assert(kept != 0, "heed: this normalizer keeps no number of a row; there is nothing to save");
                 x.saved = option.lse;
                 x.saved_unit = (O::natural ? 1.0 : math::log2e) / decltype(M::normalizer)::unit;
             } else if constexpr (detail::is_edge_weights<O>) {
@@ -179,6 +179,9 @@ void backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& o
                   "heed: options of backward along edges are a backend, heed::edge_data_gradient, heed::edge_value_gradient and heed::attention_vector_gradient");
     using T = typename decltype(as_view(dout))::value_type;
     using term = typename std::remove_cvref_t<decltype(detail::head_of(mechanism.score))>::term_type;
+    static_assert(((detail::reads_edges<term> || !std::is_same_v<Options, edge_data_gradient<T>>) && ...), "heed: this score reads no edge data; there is no gradient of it");
+    static_assert(((detail::adds_edges<decltype(M::value)> || !std::is_same_v<Options, edge_value_gradient<T>>) && ...), "heed: edges add nothing to the values here; there is no gradient of it");
+    static_assert(((detail::reads_vector<term> || !std::is_same_v<Options, attention_vector_gradient<T>>) && ...), "heed: this score has no attention vector; there is no gradient of it");
     constexpr int kept = detail::kept_of<decltype(M::normalizer)>();
     static_assert(detail::is_save<Saved> == (kept > 0), "heed: pass the result of forward(..., heed::save{lse}), or heed::nothing_saved{} for a normalizer that keeps nothing");
     auto const backend = detail::pick_backend(cpu<serial, A>{}, options...);
@@ -206,13 +209,10 @@ void backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& o
     [[maybe_unused]] auto const take = [&](auto const& option) {
         using P = std::remove_cvref_t<decltype(option)>;
         if constexpr (std::is_same_v<P, edge_data_gradient<T>>) {
-            static_assert(detail::reads_edges<term>, "heed: this score reads no edge data; there is no gradient of it");
             x.dedges = option.d;
         } else if constexpr (std::is_same_v<P, edge_value_gradient<T>>) {
-            static_assert(detail::adds_edges<decltype(M::value)>, "heed: edges add nothing to the values here; there is no gradient of it");
             x.dvalues = option.d;
         } else if constexpr (std::is_same_v<P, attention_vector_gradient<T>>) {
-            static_assert(detail::reads_vector<term>, "heed: this score has no attention vector; there is no gradient of it");
             x.dvector = option.d;
         } else {
             static_assert(!detail::is_edge_gradient<P>, "heed: gradients are of the element type of the call");

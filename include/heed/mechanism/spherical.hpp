@@ -16,7 +16,7 @@ namespace heed {
 // Any pattern: full{}, or sphere_neighbourhood{bands} for a neighbourhood.
 template <class T, class P = full>
 HEED_HD constexpr auto spherical_attention(tensor_view<T> weights, P pattern = {}) {
-    return attention{dot{} | inv_sqrt_width{} | weighted_keys(weights), pattern, softmax{}};
+    return attention{dot{} | inv_sqrt_width{} | weighted_keys<std::remove_const_t<T>>{weights}, pattern, softmax{}};
 }
 template <class T>
 HEED_HD constexpr auto spherical_neighbourhood_attention(tensor_view<T> weights, ring_bands const& bands) {
