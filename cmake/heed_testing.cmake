@@ -11,7 +11,7 @@ endif()
 
 # heed_add_test(<name> SOURCES <file>... [LIBS <target>...] [LABELS <label>...] [TIMEOUT <seconds>] [OPTIMIZED])
 # One Catch2 binary, registered with ctest under its name. Sources include "support/catch.hpp". Of a Release build, tests are compiled with -O1, in
-# three fifths of the time that -O3 takes; those marked OPTIMIZED, the examples and the tool that runs the golden files are what a user builds.
+# three fifths of the time that -O3 takes; those marked OPTIMIZED, the examples, `heed run` and `heed bench` are what a user builds.
 function(heed_add_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "OPTIMIZED" "TIMEOUT" "SOURCES;LIBS;LABELS")
   if(NOT arg_TIMEOUT)
