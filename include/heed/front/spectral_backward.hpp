@@ -49,7 +49,8 @@ private:
 };
 
 // dz and dv of sum(out dout), z and v as forward had them, out what it gave (read by prefix_softmax only). A gradient of what is shared by batch entries
-// or heads is summed over them. Everything is written, nothing accumulated. A NaN in v or dout reaches the gradients of its head and 2 lanes of channels.
+// or heads is summed over them. Everything is written, nothing accumulated. A NaN in v or dout reaches
+// the gradients of its head and of all channels that are transformed with it; with prefix weights, which go row by row, its own rows alone.
 // Throws shape_error before anything is written. Makes one allocation.
 template <class A = native_arch, Spectral M, class Z, class V, class O, class DO, class DZ, class DV, class B = cpu<serial, A>>
 void backward(M const& mechanism, Z const& z, V const& v, O const& out, DO const& dout, DZ&& dz, DV&& dv, B const& backend = {}) {
