@@ -31,12 +31,20 @@ struct node_arrays {
         std::vector<float>* const inputs[] = {&q, &k, &v, &dout};
         shape const of[] = {queries(p.dim), keys(p.dim), keys(p.dim_v), queries(p.dim_v)};
         for (std::size_t i = 0; i < 4; ++i) {
+            reserve(*inputs[i], of[i]);
             inputs[i]->resize(static_cast<std::size_t>(of[i].size()));
             fill_normal(*inputs[i], seed, i);
         }
         std::vector<float>* const results[] = {&out, &dq, &dk, &dv, &lse};
         shape const shapes[] = {queries(p.dim_v), queries(p.dim), keys(p.dim), keys(p.dim_v), queries(1)};
-        for (std::size_t i = 0; i < 5; ++i) { results[i]->assign(static_cast<std::size_t>(shapes[i].size()), std::numeric_limits<float>::quiet_NaN()); }
+        for (std::size_t i = 0; i < 5; ++i) {
+            reserve(*results[i], shapes[i]);
+            results[i]->assign(static_cast<std::size_t>(shapes[i].size()), std::numeric_limits<float>::quiet_NaN());
+        }
+    }
+    static void reserve(std::vector<float>& x, shape s) {
+        x.reserve(static_cast<std::size_t>(s.size()));
+        prefer_huge_pages(x.data(), x.capacity() * sizeof(float));
     }
     void release() {
         for (std::vector<float>* x : {&q, &k, &v, &out, &dout, &dq, &dk, &dv, &lse}) { std::vector<float>().swap(*x); }

@@ -49,7 +49,9 @@ void fill_normal(std::span<fp16> values, std::uint64_t seed, std::uint64_t strea
 
 void prefer_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (bytes >= raw_memory::huge_page) madvise(data, bytes, MADV_HUGEPAGE);
+    constexpr std::size_t page = 4096; // the system takes whole pages
+    auto const skipped = (page - reinterpret_cast<std::uintptr_t>(data) % page) % page;
+    if (bytes >= raw_memory::huge_page) madvise(static_cast<std::byte*>(data) + skipped, (bytes - skipped) / page * page, MADV_HUGEPAGE);
 #endif
 }
 
