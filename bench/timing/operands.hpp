@@ -30,7 +30,7 @@ struct operands { // row major, B H N D
     std::int32_t const* key_documents = nullptr;
 };
 
-// Asks the system for large pages, as whoever keeps gigabytes of keys and values does: with pages of 4 KiB a core waits for addresses.
+// Asks the system for large pages, as whoever keeps gigabytes of keys and values does; with them paged caches decode nearly as fast as contiguous ones.
 void prefer_huge_pages(void* data, std::size_t bytes);
 
 // Page-aligned memory without a constructor for its elements.

@@ -24,8 +24,8 @@ private:
     template <int R>
     static constexpr int vectors = R == 8 ? 2 : R == 4 ? (many ? 4 : 2) : R == 2 ? (many ? 8 : 4) : 8;
 
-    // Lines [first, last) of each row that will be needed next are asked for beside the key of the same number: a line at a time, so that the memory
-    // is busy throughout. (A burst before the block waits for the few outstanding misses a core can have, and nothing is under way during the block.)
+    // Lines [first, last) of each row that will be needed next are asked for beside the key of the same number, not all of them before the block: caches of
+    // bf16 are read a seventh faster so, measured on a Xeon. A core can have few misses under way; a burst of them is thought to wait for itself.
     struct share {
         std::byte const* const* rows;
         extent_t first, last;
