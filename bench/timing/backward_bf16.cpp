@@ -4,7 +4,7 @@
 namespace heed::bench {
 
 template <>
-std::shared_ptr<backward_run> make_backward_run<bf16>(problem const& p, std::uint64_t seed) {
+std::shared_ptr<owned_run> make_backward_run<bf16>(problem const& p, std::uint64_t seed) {
     return std::make_shared<backward_of<bf16>>(p, seed);
 }
 

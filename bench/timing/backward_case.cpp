@@ -10,9 +10,9 @@
 namespace heed::bench {
 
 template <>
-std::shared_ptr<backward_run> make_backward_run<float>(problem const& p, std::uint64_t seed);
+std::shared_ptr<owned_run> make_backward_run<float>(problem const& p, std::uint64_t seed);
 template <>
-std::shared_ptr<backward_run> make_backward_run<bf16>(problem const& p, std::uint64_t seed);
+std::shared_ptr<owned_run> make_backward_run<bf16>(problem const& p, std::uint64_t seed);
 
 namespace {
 
@@ -37,17 +37,7 @@ double backward_bytes(problem const& p) {
 timed_case backward_case(problem const& p, std::uint64_t seed) {
     refuse_what_is_not_compiled(p);
     auto const run = p.dtype == element::bf16 ? make_backward_run<bf16>(p, seed) : make_backward_run<float>(p, seed);
-    timed_case c;
-    c.name = name_of(p);
-    c.threads = p.threads;
-    c.flops = flops(p);
-    c.bytes = backward_bytes(p);
-    c.limit = limit_name("fma_f32", p.threads);
-    c.prepare = [run] { return run->prepare(); };
-    c.run = [run] { run->run(); };
-    c.release = [run] { run->release(); };
-    c.verify = [run] { return run->verify(); };
-    return c;
+    return case_of(p, run, backward_bytes(p), limit_name("fma_f32", p.threads));
 }
 
 } // namespace heed::bench

@@ -2,8 +2,8 @@
 // Rows softmax/backward/<type>/...: dq, dk and dv of softmax attention from what forward wrote. Settings: mask=full|causal|window (f32), full|causal (bf16).
 #pragma once
 
+#include "owned_run.hpp"
 #include "problem.hpp"
-#include "timed_case.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -13,16 +13,8 @@ namespace heed::bench {
 
 timed_case backward_case(problem const& p, std::uint64_t seed); // throws unsupported_error, naming the problem
 
-struct backward_run {
-    virtual ~backward_run() = default;
-    virtual std::string prepare() = 0; // operands, one forward pass
-    virtual void run() = 0;
-    virtual std::string verify() const = 0;
-    virtual void release() = 0;
-};
-
 // What a translation unit compiles: the rows of one type of elements.
 template <class Element>
-std::shared_ptr<backward_run> make_backward_run(problem const& p, std::uint64_t seed);
+std::shared_ptr<owned_run> make_backward_run(problem const& p, std::uint64_t seed);
 
 } // namespace heed::bench

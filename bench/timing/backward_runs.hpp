@@ -23,7 +23,7 @@ namespace heed::bench {
 namespace {
 
 template <class E>
-class backward_of final : public backward_run {
+class backward_of final : public owned_run {
     using T = compute_t<E>;
 
     problem p_;

@@ -12,19 +12,19 @@
 namespace heed::bench {
 
 template <>
-std::shared_ptr<decode_run> make_decode_run<float>(problem const& p, std::uint64_t seed);
+std::shared_ptr<owned_run> make_decode_run<float>(problem const& p, std::uint64_t seed);
 template <>
-std::shared_ptr<decode_run> make_decode_run<bf16>(problem const& p, std::uint64_t seed);
+std::shared_ptr<owned_run> make_decode_run<bf16>(problem const& p, std::uint64_t seed);
 template <>
-std::shared_ptr<decode_run> make_decode_run<fp16>(problem const& p, std::uint64_t seed);
+std::shared_ptr<owned_run> make_decode_run<fp16>(problem const& p, std::uint64_t seed);
 template <>
-std::shared_ptr<decode_run> make_decode_run<std::int8_t>(problem const& p, std::uint64_t seed);
+std::shared_ptr<owned_run> make_decode_run<std::int8_t>(problem const& p, std::uint64_t seed);
 template <>
-std::shared_ptr<decode_run> make_decode_run<fp8_e4m3>(problem const& p, std::uint64_t seed);
+std::shared_ptr<owned_run> make_decode_run<fp8_e4m3>(problem const& p, std::uint64_t seed);
 
 namespace {
 
-std::shared_ptr<decode_run> run_of(problem const& p, std::uint64_t seed) {
+std::shared_ptr<owned_run> run_of(problem const& p, std::uint64_t seed) {
     switch (p.dtype) {
     case element::f32:
         return make_decode_run<float>(p, seed);
@@ -73,17 +73,7 @@ double decode_bytes(problem const& p) {
 timed_case decode_case(problem const& p, std::uint64_t seed) {
     refuse_what_is_not_compiled(p);
     auto const run = run_of(p, seed);
-    timed_case c;
-    c.name = name_of(p);
-    c.threads = p.threads;
-    c.flops = flops(p);
-    c.bytes = decode_bytes(p);
-    c.limit = limit_name("read", p.threads);
-    c.prepare = [run] { return run->prepare(); };
-    c.run = [run] { run->run(); };
-    c.release = [run] { run->release(); };
-    c.verify = [run] { return run->verify(); };
-    return c;
+    return case_of(p, run, decode_bytes(p), limit_name("read", p.threads));
 }
 
 } // namespace heed::bench

@@ -3,8 +3,8 @@
 // them. Settings: layout=contiguous|paged|ring, page (rows of a page), mask=full|causal|window. Their limit is limit/read.
 #pragma once
 
+#include "owned_run.hpp"
 #include "problem.hpp"
-#include "timed_case.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -18,16 +18,7 @@ timed_case decode_case(problem const& p, std::uint64_t seed); // throws unsuppor
 double decode_bytes(problem const& p);
 
 // What a translation unit compiles: the rows of one type of elements.
-struct decode_run;
 template <class Element>
-std::shared_ptr<decode_run> make_decode_run(problem const& p, std::uint64_t seed);
-
-struct decode_run {
-    virtual ~decode_run() = default;
-    virtual std::string prepare() = 0;
-    virtual void run() = 0;
-    virtual std::string verify() const = 0;
-    virtual void release() = 0;
-};
+std::shared_ptr<owned_run> make_decode_run(problem const& p, std::uint64_t seed);
 
 } // namespace heed::bench

@@ -4,7 +4,7 @@
 namespace heed::bench {
 
 template <>
-std::shared_ptr<decode_run> make_decode_run<float>(problem const& p, std::uint64_t seed) {
+std::shared_ptr<owned_run> make_decode_run<float>(problem const& p, std::uint64_t seed) {
     return std::make_shared<decode_of<float>>(p, seed);
 }
 

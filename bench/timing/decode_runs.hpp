@@ -36,7 +36,7 @@ heed::window decode_window(problem const& p) {
 }
 
 template <class E>
-class decode_of final : public decode_run {
+class decode_of final : public owned_run {
     static constexpr std::size_t turn_bytes = std::size_t{256} << 20; // of all copies, at least
 
     using mechanism = decltype(softmax_attention(heed::window{1}));

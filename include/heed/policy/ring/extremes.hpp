@@ -15,14 +15,15 @@ namespace detail {
 struct pick_slopes {
     double greatest, least, each;
 };
-} // namespace detail
 
-struct max_plus {
+// (best, +), where `best` chooses one of two values and `none` loses against every other.
+template <class Order>
+struct best_plus {
     static constexpr int spare = 2; // the sum, and the constant of side_sum
     static constexpr bool skips_nan = true;
     template <class V>
     HEED_HD static V zero() {
-        return -math::inf<V>();
+        return Order::template none<V>();
     }
     template <class V>
     HEED_HD static V combine(V a, V b) {
@@ -31,14 +32,12 @@ struct max_plus {
     }
     template <class V>
     HEED_HD static V step(V acc, V a, V b) {
-        using math::max;
-        return max(combine(a, b), acc);
+        return Order::best(combine(a, b), acc);
     }
     template <class V>
     HEED_HD static V reduce(V a, V b) {
-        using math::max;
         using math::select;
-        return select(a == a, max(a, b), a);
+        return select(a == a, Order::best(a, b), a);
     }
     // nothing is rescaled: a tile joins what came before
     template <class V>
@@ -48,45 +47,47 @@ struct max_plus {
     // a beats b
     template <class V>
     HEED_HD static auto better(V a, V b) {
-        return a > b;
+        return Order::better(a, b);
     }
     static constexpr int key_sign = 1;
-    HEED_HD static constexpr detail::pick_slopes picks(extent_t) { return {1, 0, 0}; }
+    HEED_HD static constexpr pick_slopes picks(extent_t) { return Order::picked; }
 };
 
-struct min_plus {
-    static constexpr int spare = 2; // the sum, and the constant of side_sum
-    static constexpr bool skips_nan = true;
+struct greatest {
+    static constexpr pick_slopes picked{1, 0, 0};
     template <class V>
-    HEED_HD static V zero() {
+    HEED_HD static V none() {
+        return -math::inf<V>();
+    }
+    template <class V>
+    HEED_HD static V best(V a, V b) {
+        using math::max;
+        return max(a, b);
+    }
+    template <class V>
+    HEED_HD static auto better(V a, V b) {
+        return a > b;
+    }
+};
+struct least {
+    static constexpr pick_slopes picked{0, 1, 0};
+    template <class V>
+    HEED_HD static V none() {
         return math::inf<V>();
     }
     template <class V>
-    HEED_HD static V combine(V a, V b) {
-        using math::side_sum;
-        return side_sum(a, b);
-    }
-    template <class V>
-    HEED_HD static V step(V acc, V a, V b) {
+    HEED_HD static V best(V a, V b) {
         using math::min;
-        return min(combine(a, b), acc);
-    }
-    template <class V>
-    HEED_HD static V reduce(V a, V b) {
-        using math::min;
-        using math::select;
-        return select(a == a, min(a, b), a);
-    }
-    template <class V>
-    HEED_HD static V join(V before, V, V tile) {
-        return reduce(before, tile);
+        return min(a, b);
     }
     template <class V>
     HEED_HD static auto better(V a, V b) {
         return a < b;
     }
-    static constexpr int key_sign = 1;
-    HEED_HD static constexpr detail::pick_slopes picks(extent_t) { return {0, 1, 0}; }
 };
+} // namespace detail
+
+struct max_plus : detail::best_plus<detail::greatest> {};
+struct min_plus : detail::best_plus<detail::least> {};
 
 } // namespace heed
