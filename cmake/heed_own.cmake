@@ -4,6 +4,7 @@
 #   heed_own_flags  warnings, instruction set, sanitizers
 #   heed_own        the same, heed::heed, and the kernels compiled once in a library: what own binaries link
 #   heed_executors  heed_own with the executors that the system has: OpenMP (HEED_HAS_OPENMP=1) and oneTBB (HEED_HAS_TBB=1)
+#   heed_take_precompiled(<target> heed_own|heed_executors)  heed.hpp (and Catch2, where there are tests) read once for all targets that take it
 
 set(HEED_ARCH native CACHE STRING "Instruction set of heed's own binaries: native, avx2, a -march value such as x86-64-v3, or empty")
 set(HEED_SANITIZE "" CACHE STRING "Sanitizers of heed's own binaries, such as address, undefined or thread")
@@ -57,3 +58,30 @@ if(TARGET TBB::tbb)
   target_link_libraries(heed_executors INTERFACE TBB::tbb)
   target_compile_definitions(heed_executors INTERFACE HEED_HAS_TBB=1)
 endif()
+
+# Reading heed.hpp, xsimd and Catch2 costs 2 to 3 s a translation unit, a fifth of its time. GCC takes one precompiled header under different -O
+# levels and with further definitions; Clang does not. A compiler cache cannot look into one, and an edited header rebuilds all that take it:
+# with a launcher it is off.
+set(heed_precompile_default OFF)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(heed_precompile_default ON)
+endif()
+option(HEED_PRECOMPILE "Own binaries take heed.hpp precompiled" ${heed_precompile_default})
+
+# Of two kinds, since OpenMP's flag defines a macro: for targets that link `own`, heed_own or heed_executors.
+function(heed_take_precompiled target own)
+  if(NOT HEED_PRECOMPILE)
+    return()
+  endif()
+  set(precompiled ${own}_precompiled)
+  if(NOT TARGET ${precompiled})
+    find_package(Threads REQUIRED)
+    file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/${precompiled}.cpp CONTENT "")
+    add_library(${precompiled} OBJECT ${PROJECT_BINARY_DIR}/${precompiled}.cpp)
+    target_include_directories(${precompiled} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+    target_link_libraries(${precompiled} PRIVATE ${own} Threads::Threads $<$<BOOL:${HEED_BUILD_TESTS}>:Catch2::Catch2>)
+    target_precompile_headers(${precompiled} PRIVATE
+      $<$<BOOL:${HEED_BUILD_TESTS}>:${PROJECT_SOURCE_DIR}/tests/support/catch.hpp> <heed/heed.hpp>)
+  endif()
+  target_precompile_headers(${target} REUSE_FROM ${precompiled})
+endfunction()
