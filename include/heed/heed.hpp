@@ -8,6 +8,7 @@
 #include <heed/front/backward.hpp>
 #include <heed/front/decode.hpp>
 #include <heed/front/edge.hpp>
+#include <heed/front/factored.hpp>
 #include <heed/front/merge.hpp>
 #include <heed/front/mixture.hpp>
 #include <heed/front/mixture_backward.hpp>

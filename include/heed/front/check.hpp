@@ -28,6 +28,7 @@ struct argument {
     std::size_t element;
     ragged_offsets offsets;
     bool written;
+    bool made = false; // its rows come from a loader's own views: it has a shape and no memory
 
     template <class T>
     HEED_HD static argument of(char const* name, tensor_view<T> const& v) {
@@ -74,7 +75,7 @@ struct door {
             if (args[i].extents.seq > longest_sequence) {
                 refuse(sentence<A>("heed: ", args[i].name, " has ", args[i].extents.seq, " positions; sequences of at most ", longest_sequence, " are supported"));
             }
-            if (args[i].address == 0 && !args[i].empty()) { refuse(sentence<A>("heed: ", args[i].name, " has no data; its pointer is null and its shape is not empty")); }
+            if (args[i].address == 0 && !args[i].made && !args[i].empty()) { refuse(sentence<A>("heed: ", args[i].name, " has no data; its pointer is null and its shape is not empty")); }
         }
         for (int i = 0; i < rule_count; ++i) {
             axis_rule const& r = rules[i];
@@ -128,7 +129,7 @@ struct door {
     }
 
     static void check_apart(argument const& output, argument const& other) {
-        if (!output.empty() && !other.empty() && meet(output, other)) {
+        if (!output.empty() && !other.empty() && !other.made && meet(output, other)) {
             refuse(sentence<A>("heed: ", output.name, " overlaps ", other.name, " in memory; an output must not share elements with another argument"));
         }
     }

@@ -94,6 +94,9 @@ private:
         using detail::argument;
         argument args[detail::pairwise_arguments] = {argument::of("q", x.q), argument::of("k", x.k), argument::of("v", x.v), argument::of("out", x.out),
                                                      argument::of("lse", x.lse)};
+        args[detail::arg_q].made = detail::makes_rows<decltype(decltype(M::load)::q)>;
+        args[detail::arg_k].made = detail::makes_rows<decltype(decltype(M::load)::k)>;
+        args[detail::arg_v].made = detail::makes_rows<decltype(decltype(M::load)::v)>;
         int const count = with_lse ? 5 : 4;
         door::check_axes(args, count, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
         if (with_lse && x.lse.extent(3) != kept) {

@@ -7,6 +7,7 @@
 // optional:
 //   pull_back<A>(operand, rows, width, dst, stride)   turns gradients of the rows written into gradients of the rows stored, in place
 //   views(sizes, rows, f)                             calls f(name, view, wanted shape) for every view held; rows is the operand's number of positions
+//   makes_rows = true                                 rows come from views of the loader's own: the tensor beside it is a shape without memory
 #pragma once
 
 #include <heed/kernel/half.hpp>
@@ -50,6 +51,11 @@ load(Q, K, V) -> load<Q, K, V>;
 
 template <class L>
 inline constexpr bool is_plain = std::is_same_v<L, plain>;
+
+namespace detail {
+template <class L>
+inline constexpr bool makes_rows = requires { requires L::makes_rows; };
+} // namespace detail
 
 template <class L>
 concept Loader = Policy<L> && (is_plain<L> || requires(L const l, operand const& of, range rows, tensor_view<float const> const& x, float* dst, extent_t stride) {
