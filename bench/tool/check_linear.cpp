@@ -2,6 +2,7 @@
 // Linear attention, decays and the delta rule. Axis letters: B batch, H heads of the state, G heads of queries and keys, T positions, N queries, M keys,
 // K width of keys, V width of values.
 #include "case_file.hpp"
+#include "failure.hpp"
 #include "layers.hpp"
 
 #include <heed/front/recurrent_backward.hpp>
@@ -208,23 +209,50 @@ struct series_case {
         }
     }
 };
+// Queries, keys and values side by side in memory, every query reads all keys; features of rows are results too.
+template <class T, class M, class... Options>
+void run_projected(case_io<T>& io, M const& m, loaded<T> const& q_in, Options const&... options) {
+    shape const s{io['B'], io['H'], io['N'], io['d']};
+    tensor_view<T const> const q(q_in.data, s), k(io.reals("k", "BHNd").data, s), v(io.reals("v", "BHNd").data, s);
+    T largest = -math::inf<T>();
+    T* const work = io.scratch(io['r']);
+    extent_t const d = s.feature, rows = s.batch * s.head * s.seq;
+    T *const phi_q = io.make("phi_q", "BHNr"), *const phi_k = io.make("phi_k", "BHNr");
+    for (extent_t row = 0; row < rows; ++row) {
+        m.feature.template map<native_arch>(q.data_handle() + row * d, d, phi_q + row * io['r']);
+        if constexpr (maps_keys_apart<decltype(M::feature)>) {
+            if (row % s.seq == 0) { // of a head
+                largest = -math::inf<T>();
+                for (extent_t n = 0; n < s.seq; ++n) { largest = std::max(largest, m.feature.template peak<native_arch>(k.data_handle() + (row + n) * d, d, work)); }
+            }
+            m.feature.template map_keys<native_arch>(k.data_handle() + row * d, d, largest, phi_k + row * io['r']);
+        } else {
+            m.feature.template map<native_arch>(k.data_handle() + row * d, d, phi_k + row * io['r']);
+        }
+    }
+    tensor_view<T> const out(io.make("out", "BHNd"), s);
+    forward(m, q, k, v, out, options...);
+    if (!io.wants("dq")) { return; }
+    tensor_view<T const> const dout(io.reals("dout", "BHNd").data, s);
+    backward(m, q, k, v, out, nothing_saved{}, dout, gradient(io, "dq", "BHNd", s, false), gradient(io, "dk", "BHNd", s, false), gradient(io, "dv", "BHNd", s, false), options...);
+}
 struct performer_relu {
     template <class T>
     static void run(case_io<T>& io) {
-        auto const q_in = io.reals("q", "BHNd"), k_in = io.reals("k", "BHNd"), v_in = io.reals("v", "BHNd"), projection = io.reals("projection", "rd");
-        shape const s{io['B'], io['H'], io['N'], io['d']};
-        tensor_view<T const> const q(q_in.data, s), k(k_in.data, s), v(v_in.data, s);
-        relu_projection_map<T> const map{{projection.data, {1, 1, io['r'], io['d']}}};
-        for (auto const& [name, rows] : {std::pair("phi_q", q), std::pair("phi_k", k)}) {
-            T* const features = io.make(name, "BHNr");
-            for (extent_t row = 0; row < s.batch * s.head * s.seq; ++row) { map.template map<native_arch>(rows.data_handle() + row * s.feature, s.feature, features + row * io['r']); }
-        }
-        tensor_view<T> const out(io.make("out", "BHNd"), s);
-        auto const m = linear_attention(full{}, map, 0);
-        forward(m, q, k, v, out);
-        if (!io.wants("dq")) { return; }
-        tensor_view<T const> const dout(io.reals("dout", "BHNd").data, s);
-        backward(m, q, k, v, out, nothing_saved{}, dout, gradient(io, "dq", "BHNd", s, false), gradient(io, "dk", "BHNd", s, false), gradient(io, "dv", "BHNd", s, false));
+        auto const q = io.reals("q", "BHNd"), projection = io.reals("projection", "rd");
+        run_projected(io, linear_attention(full{}, relu_projection_map<T>{{projection.data, {1, 1, io['r'], io['d']}}}, 0), q);
+    }
+};
+template <class P>
+struct performer_softmax {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q = io.reals("q", "BHNd"), projection = io.reals("projection", "rd");
+        auto const m = performer_attention(tensor_view<T const>(projection.data, {1, 1, io['r'], io['d']}), P{});
+        extent_t const count = io['B'] * io['H'] * io['r'];
+        T* const start = io.scratch(count); // added to the sums of keys
+        std::fill_n(start, count, static_cast<T>(decltype(m)::causal ? 1e-6 : 0));
+        run_projected(io, m, q, initial_state<T>{{}, {start, {io['B'], io['H'], io['r'], 1}}});
     }
 };
 
@@ -242,6 +270,48 @@ struct efficient_core {
         backward(m, q, k, v, out, nothing_saved{}, dout, gradient(io, "dq", "BHNK", sq, false), gradient(io, "dk", "BHMK", sk, false), gradient(io, "dv", "BHMV", sv, false));
     }
 };
+// Pixels are positions; the layer's input is added to its output.
+struct efficient_module {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const x = io.reals("x", "BCXY");
+        extent_t const B = io['B'], C = io['C'], N = io['X'] * io['Y'], H = io.source().integer("heads", 1, 1 << 20);
+        io.set('1', 1, "a filter of one pixel");
+        auto const wk = io.reals("keys.weight", "KC11"), wq = io.reals("queries.weight", "KC11"), wv = io.reals("values.weight", "VC11"), wo = io.reals("reprojection.weight", "CV11");
+        auto const bk = io.reals("keys.bias", "K"), bq = io.reals("queries.bias", "K"), bv = io.reals("values.bias", "V"), bo = io.reals("reprojection.bias", "C");
+        if (io['K'] % H || io['V'] % H) { throw bad_file(io.source().path(), "metadata \"heads\" must divide the channels of keys and values"); }
+        tape<T> t(io, io.wants("dx"));
+        traced<T> const input = t.room(B * N * C), mixed = t.room(B * N * io['V']);
+        auto const turn = [=](T const* from, extent_t rows, extent_t columns, T* to, bool add) { // [B, rows, columns] to [B, columns, rows]
+            for (extent_t b = 0; b < B; ++b)
+                for (extent_t r = 0; r < rows; ++r)
+                    for (extent_t c = 0; c < columns; ++c) {
+                        T& y = to[(b * columns + c) * rows + r];
+                        y = from[(b * rows + r) * columns + c] + (add ? y : T(0));
+                    }
+        };
+        turn(x.data, C, N, input.x, false);
+        traced<T> const k = linear(t, input, B * N, wk, bk.data), q = linear(t, input, B * N, wq, bq.data), v = linear(t, input, B * N, wv, bv.data);
+        shape const sk{B, H, N, io['K'] / H}, sv{B, H, N, io['V'] / H};
+        auto const in = [](traced<T> rows, shape s) { return sequence_major<T const>(rows.x, s); };
+        forward(efficient_attention(), in(q, sk), in(k, sk), in(v, sv), sequence_major(mixed.x, sv));
+        t.back([=] {
+            backward(efficient_attention(), in(q, sk), in(k, sk), in(v, sv), in(mixed, sv), nothing_saved{}, sequence_major<T const>(mixed.d, sv), sequence_major(q.d, sk), sequence_major(k.d, sk), sequence_major(v.d, sv));
+        });
+        traced<T> const out = linear(t, mixed, B * N, wo, bo.data);
+        T* const result = io.make("out", "BCXY");
+        std::copy_n(x.data, B * C * N, result);
+        turn(out.x, N, C, result, true);
+        if (!t.wanted()) { return; }
+        T* const dout = io.scratch(B * N * C);
+        T const* const given = io.reals("dout", "BCXY").data;
+        turn(given, C, N, dout, false);
+        t.run_back(out, dout, B * N * C);
+        T* const dx = io.make("dx", "BCXY");
+        std::copy_n(given, B * C * N, dx);
+        turn(input.d, N, C, dx, true);
+    }
+};
 
 constexpr std::array linear_cases{
     wire<unnormalised_identity>("identity_causal_long"),
@@ -256,7 +326,10 @@ constexpr std::array linear_cases{
     wire<series_case>("based_taylor_unnormalised"),
     wire<series_case>("rebased_normalised"),
     wire<performer_relu>("performer_relu"),
+    wire<performer_softmax<full>>("performer_softmax"),
+    wire<performer_softmax<causal_bottom_right>>("performer_softmax_causal"),
     wire<efficient_core>("efficient_attention_core"),
+    wire<efficient_module>("efficient_attention_module"),
     wire<retention_case>("retention"),
     wire<simple_gla>("simple_gla_states"),
     wire<gla>("gla_states"),

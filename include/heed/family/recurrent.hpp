@@ -16,7 +16,7 @@
 #pragma once
 
 #include <heed/policy/feature/elementwise.hpp>
-#include <heed/policy/feature/row_maps.hpp>
+#include <heed/policy/feature/random_maps.hpp>
 #include <heed/policy/pattern/band.hpp>
 #include <heed/policy/pattern/lengths.hpp>
 #include <heed/policy/update/update.hpp>

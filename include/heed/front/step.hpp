@@ -39,6 +39,7 @@ public:
     template <Recurrent M>
     step_form_plan(M const& mechanism, recurrent_problem<E> const& p, B const& backend) : step_form_plan(form_of<T>(mechanism), p, backend) {
         static_assert(M::causal, "heed: a step goes along the sequence; this order reads all keys before any query");
+        static_assert(!looks_at_keys<decltype(M::feature)>, "heed: a step knows no later keys; give positive_random_map a fixed_peak{...}");
     }
     static constexpr std::string_view engine() { return engine_type::name; }
     std::size_t workspace_bytes() const { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(form_, p_); }

@@ -28,4 +28,11 @@ HEED_HD constexpr recurrent<softmax_map, additive_update, position_softmax, P> e
     return {{}, {}, {}, order, 1};
 }
 
+// Performer: softmax's exponential estimated by positive features of a projection P (1, 1, r, d), drawn by draw_projection(seed, P); the error falls as 1 / sqrt(r). Choromanski et al.,
+// arXiv:2009.14794. Keys are held in range by the largest of all of them; steps need a known number instead: performer_attention(P, causal_bottom_right{}, fixed_peak{m}).
+template <class T, class P = full, class S = peak_of_keys>
+HEED_HD constexpr recurrent<positive_random_map<std::remove_const_t<T>, S>, additive_update, running_sum, P> performer_attention(tensor_view<T> projection, P order = {}, S shared = {}) {
+    return {{projection, 1e-4, shared}, {}, {0}, order, 1};
+}
+
 } // namespace heed

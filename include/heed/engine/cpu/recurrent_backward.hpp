@@ -95,10 +95,18 @@ private:
         rows::read_state(p.initial, at.b, at.h, width, 0, at.columns, c.state, c.vp);
         c.clear_state(c.x);
         rows::read_state(d.last, at.b, at.h, width, 0, at.columns, c.x, c.vp);
+        rows::share_keys(m, p.k, at.b, at.kh, m.causal ? p.k.length(at.b) : m.keys(p.at(at.b, at.h)), c);
         if (m.causal) {
             along(m, p, d, at, s);
         } else {
             sums(m, p, d, at, c);
+        }
+        if constexpr (looks_at_keys<F>) { // one key's peak counts for all
+            if (c.shared_from >= 0 && d.dk.data_handle() != nullptr) {
+                rows::read(p.k, at.b, at.kh, c.shared_from, 1, 0, p.k.extent(3), rows::padded(p.k.extent(3)), c.raw, c.rp);
+                m.feature.template peak_back<A>(c.raw, p.k.extent(3), c.dshared, c.draw);
+                give<true>(c.draw, c.rp, d.dk, p.heads(), at, at.kh, c.shared_from, 1, p.k.extent(3));
+            }
         }
         rows::write_state(c.x, c.vp, at.b, at.h, width, 0, at.columns, d.initial);
     }
@@ -193,17 +201,21 @@ private:
             if (kept > 0) {
                 rows::read_keys(m, p, at, first, kept, c);
                 c.backward_of_keys(kept);
+                write_keys(m, p, d, at, first, kept, c);
             }
-            extent_t const from = kept > 0 ? kept : 0;
-            chunk::clear(c.dk + from * c.qp, len - from, c.qp, c.wide);
-            chunk::clear(c.h + from * c.vp, len - from, c.vp, c.tall);
-            write_keys(m, p, d, at, first, len, c);
+            extent_t const from = kept > 0 ? kept : 0; // keys that nobody sees, whatever they hold
+            chunk::clear(c.h, len - from, c.vp, c.tall);
+            for (extent_t t = from; t < len; ++t) {
+                for (extent_t e = 0; d.dk.data_handle() != nullptr && e < p.k.extent(3) && at.h % (p.heads() / d.dk.extent(1)) == 0; ++e) { d.dk(at.b, at.kh, first + t, e) = E(T(0)); }
+            }
+            if (d.dv.data_handle() != nullptr) { give(c.h, c.vp, d.dv, p.heads(), at, at.vh, first + from, len - from, at.columns); }
         }
     }
 
     // rows into a gradient: written by the first head that has these rows, added to by the others
+    template <bool Add = false>
     static void give(T* from, extent_t pitch, tensor_view<E> const& to, extent_t heads, head_place const& at, extent_t h, extent_t first, extent_t len, extent_t width) {
-        if (at.h % (heads / to.extent(1)) != 0) {
+        if (Add || at.h % (heads / to.extent(1)) != 0) {
             for (extent_t t = 0; t < len; ++t) {
                 E const* const row = to.row(at.b, h, first + t);
                 for (extent_t e = 0; e < width; ++e) { from[t * pitch + e] += static_cast<T>(row[e * to.stride(3)]); }
@@ -225,7 +237,7 @@ private:
                 chunk::multiply(c.k, c.dk, len, c.qp, c.wide);
                 give(c.dk, c.qp, d.dk, p.heads(), at, at.kh, first, len, width);
             } else {
-                T* const rows_of = rows::pull_back(m, p.k, at.b, at.kh, first, len, T(1), c.k, c.dk, pitch, c);
+                T* const rows_of = rows::template pull_back<true>(m, p.k, at.b, at.kh, first, len, T(1), c.k, c.dk, pitch, c);
                 give(rows_of, pitch, d.dk, p.heads(), at, at.kh, first, len, p.k.extent(3));
             }
         }

@@ -62,6 +62,8 @@ public:
     T *qd, *kd, *ke, *factor;        // q~, k~, k^, E of the chunk (one a channel)
     T *state, *o;                    // [width][vp], [tokens][vp]
     T *peak, *share;                 // softmax over positions: greatest of each channel, and one over the sum of its exponentials
+    T shared = T(0), dshared = T(0); // of a map that takes keys apart: what they share, its gradient,
+    extent_t shared_from = -1;       // and the key that it is from
     T *raw, *draw;                   // [tokens][rp]: rows before a map of rows, and gradients by them
     T *x, *dout, *dq, *dk, *later, *h, *dbeta, *dg; // backward: X, do; gradients of q, k, (k as the later token), v, beta rows, decays (as g)
 

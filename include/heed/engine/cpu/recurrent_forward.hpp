@@ -68,6 +68,7 @@ private:
         extent_t const width = m.width(p.q.extent(3));
         c.clear_state(c.state);
         rows::read_state(p.initial, at.b, at.h, width, at.c0, at.columns, c.state, c.vp);
+        rows::share_keys(m, p.k, at.b, at.kh, m.causal ? p.k.length(at.b) : m.keys(p.at(at.b, at.h)), c);
         if (m.causal) {
             extent_t const n = p.q.length(at.b);
             for (extent_t first = 0; first < n; first += tokens) {

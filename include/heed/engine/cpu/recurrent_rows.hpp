@@ -42,7 +42,8 @@ struct recurrent_rows {
         }
         return all(poison == V(0));
     }
-    // Rows of q or k, mapped and scaled. Returns true if what was read is finite.
+    // Rows of q (or k), mapped and scaled. Returns true if what was read is finite.
+    template <bool Keys = false>
     static bool read_mapped(form const& m, tensor_view<E const> const& x, extent_t b, extent_t h, extent_t first, extent_t count, T scale, T* dst, recurrent_chunk<T, A>& c) {
         extent_t const d = x.extent(3);
         if constexpr (of_rows) {
@@ -50,7 +51,7 @@ struct recurrent_rows {
             extent_t const width = m.width(d);
             for (extent_t r = 0; r < count; ++r) {
                 T* const y = dst + r * c.qp;
-                m.feature.template map<A>(c.raw + r * c.rp, d, y);
+                map_row<Keys>(m.feature, c.raw + r * c.rp, d, c.shared, y);
                 for (extent_t e = width; e < c.wide; ++e) { y[e] = T(0); }
                 if (scale != T(1)) { scale_in_place<A>(y, c.wide, scale); }
             }
@@ -61,14 +62,40 @@ struct recurrent_rows {
             return finite;
         }
     }
+    template <bool Keys>
+    static void map_row(F const& f, T const* x, extent_t d, T shared, T* y) {
+        if constexpr (Keys && maps_keys_apart<F>) {
+            f.template map_keys<A>(x, d, shared, y);
+        } else {
+            (void)shared;
+            f.template map<A>(x, d, y);
+        }
+    }
+    // What all keys of a head share, and whose it is.
+    static void share_keys(form const& m, tensor_view<E const> const& k, extent_t b, extent_t h, extent_t keys, recurrent_chunk<T, A>& c) {
+        if constexpr (maps_keys_apart<F>) {
+            c.shared = m.feature.known_peak(), c.dshared = T(0), c.shared_from = -1;
+            extent_t const d = k.extent(3);
+            for (extent_t n = 0; looks_at_keys<F> && n < keys; ++n) {
+                read(k, b, h, n, 1, 0, d, padded(d), c.raw, c.rp);
+                T const x = m.feature.template peak<A>(c.raw, d, c.k);
+                if (x > c.shared) { c.shared = x, c.shared_from = n; }
+            }
+        }
+    }
     // Gradients by mapped rows into those by the rows as they lie in memory; returns where these are, and their pitch in `pitch`. work is overwritten.
+    template <bool Keys = false>
     static T* pull_back(form const& m, tensor_view<E const> const& x, extent_t b, extent_t h, extent_t first, extent_t count, T scale, T* work, T* d, extent_t& pitch, recurrent_chunk<T, A>& c) {
         extent_t const width = x.extent(3);
         if constexpr (of_rows) {
             read(x, b, h, first, count, 0, width, padded(width), c.raw, c.rp);
             for (extent_t r = 0; r < count; ++r) {
                 if (scale != T(1)) { scale_in_place<A>(d + r * c.qp, c.wide, scale); }
-                m.feature.template map_back<A>(c.raw + r * c.rp, width, d + r * c.qp, c.draw + r * c.rp);
+                if constexpr (Keys && maps_keys_apart<F>) {
+                    c.dshared += m.feature.template map_keys_back<A>(c.raw + r * c.rp, width, c.shared, d + r * c.qp, c.draw + r * c.rp);
+                } else {
+                    m.feature.template map_back<A>(c.raw + r * c.rp, width, d + r * c.qp, c.draw + r * c.rp);
+                }
             }
             pitch = c.rp;
             return c.draw;
@@ -182,7 +209,7 @@ struct recurrent_rows {
             finite = read(p.k, at.b, at.kh, first, rows, 0, width, c.wide, c.k, c.qp);
             c.weigh_positions(rows);
         } else {
-            finite = read_mapped(m, p.k, at.b, at.kh, first, rows, T(1), c.k, c);
+            finite = read_mapped<true>(m, p.k, at.b, at.kh, first, rows, T(1), c.k, c);
         }
         finite &= read(p.v, at.b, at.vh, first, rows, at.c0, at.columns, c.tall, c.u, c.vp);
         if (m.sums_ones()) {

@@ -53,7 +53,7 @@ private:
     static void token(form const& m, problem const& p, head_place const& at, extent_t n, scratch& s) {
         extent_t const width = m.width(p.q.extent(3)), wide = padded(width), columns = p.v.extent(3), tall = padded(columns);
         mapped(m, p.q, at.b, at.qh, n, width, wide, m.scale, s.q, s);
-        mapped(m, p.k, at.b, at.kh, n, width, wide, T(1), s.k, s);
+        mapped<true>(m, p.k, at.b, at.kh, n, width, wide, T(1), s.k, s);
         rows::read(p.v, at.b, at.vh, n, 1, 0, columns, tall, s.u, tall);
         decays(m, at, n, width, wide, s);
         if (m.corrects) {
@@ -73,11 +73,14 @@ private:
         }
         unpack_rows<A>(s.o, tall, extent_t(1), columns, p.out.row(at.b, at.h, n), p.out.stride(2), p.out.stride(3));
     }
+    template <bool Keys = false>
     static void mapped(form const& m, tensor_view<E const> const& x, extent_t b, extent_t h, extent_t n, extent_t width, extent_t wide, T scale, T* y, scratch& s) {
         extent_t const d = x.extent(3);
         if constexpr (rows::of_rows) {
             rows::read(x, b, h, n, 1, 0, d, padded(d), s.raw, padded(d));
-            m.feature.template map<A>(s.raw, d, y);
+            T shared(0);
+            if constexpr (Keys && maps_keys_apart<F>) { shared = m.feature.known_peak(); }
+            rows::template map_row<Keys>(m.feature, s.raw, d, shared, y);
             for (extent_t e = 0; e < wide; ++e) { y[e] = e < width ? y[e] * scale : T(0); }
         } else {
             rows::read(x, b, h, n, 1, 0, d, wide, y, wide);

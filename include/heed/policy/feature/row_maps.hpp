@@ -6,7 +6,7 @@
 //   hedgehog_map                softmax of (x, -x) over both halves: width 2 d, positive, spiky (Zhang et al., arXiv:2402.04347; the learned map before it is the caller's)
 //   hadamard_map                (a, b) -> a b: rows hold two halves, the two maps of the same token; width d / 2
 //   dpfp_map{n}                 r_i r_(i - j), j = 1 ... n, r = max((x, -x), 0), indices around the ring of 2 d: width 2 d n (Schlag et al., arXiv:2102.11174)
-//   relu_projection_map{P, e}   max(P x d^(-1/4), 0) + e: generalised features of Performer (Choromanski et al., arXiv:2009.14794); P (1, 1, r, d)
+// Features of random projections: random_maps.hpp.
 //
 // A row map has, over elements T and the architecture A:
 //   width(d)                        features of a row of d numbers
@@ -16,7 +16,6 @@
 
 #include <heed/kernel/math.hpp>
 #include <heed/policy/concepts.hpp>
-#include <heed/view/tensor_view.hpp>
 
 namespace heed {
 
@@ -213,43 +212,26 @@ private:
     }
 };
 
-template <class T>
-struct relu_projection_map {
-    tensor_view<T const> projection; // (1, 1, r, d), features side by side in memory
-    double eps = 1e-3;
-
-    HEED_HD extent_t width(extent_t) const { return projection.extent(2); }
-    template <class A>
-    void map(T const* x, extent_t d, T* y) const {
-        T const by = factor(d);
-        for (extent_t r = 0; r < projection.extent(2); ++r) {
-            T const v = by * dot(x, d, r, std::type_identity<A>{});
-            y[r] = (v < T(0) ? T(0) : v) + static_cast<T>(eps);
-        }
-    }
-    template <class A>
-    void map_back(T const* x, extent_t d, T const* dy, T* dx) const {
-        T const by = factor(d);
-        for (extent_t i = 0; i < d; ++i) { dx[i] = T(0); }
-        for (extent_t r = 0; r < projection.extent(2); ++r) {
-            if (!(dot(x, d, r, std::type_identity<A>{}) > T(0))) { continue; }
-            detail::add_scaled<A>(projection.row(0, 0, r), by * dy[r], d, dx);
-        }
-    }
-
-private:
-    static T factor(extent_t d) { return static_cast<T>(1 / math::sqrt(math::sqrt(static_cast<double>(d)))); }
-    template <class A>
-    T dot(T const* x, extent_t d, extent_t r, std::type_identity<A>) const {
-        return detail::dot_rows<A>(x, projection.row(0, 0, r), d);
-    }
-};
-template <class T>
-relu_projection_map(tensor_view<T>) -> relu_projection_map<std::remove_const_t<T>>;
-
 template <class F>
 concept RowMap = Policy<F> && requires(F const f, extent_t d) {
     { f.width(d) } -> std::convertible_to<extent_t>;
 };
+// A map that takes keys in another way than queries, with a number that all keys of a head share. Beside the above:
+//   known_peak()                            the shared number, where
+//   looks_at_keys                           is false; otherwise it is the largest of all keys' peaks
+//   peak<A>(x, d, work)                     of one key; work of width(d) numbers
+//   map_keys<A>(x, d, shared, y)            as map, of a key
+//   map_keys_back<A>(x, d, shared, dy, dx)  as map_back; returns the derivative by the shared number
+//   peak_back<A>(x, d, by, dx)              dx = by times the derivative of the key's own peak
+template <class F>
+inline constexpr bool maps_keys_apart = false;
+template <class F>
+    requires requires { F::keys_apart; }
+inline constexpr bool maps_keys_apart<F> = F::keys_apart;
+template <class F>
+inline constexpr bool looks_at_keys = false;
+template <class F>
+    requires maps_keys_apart<F>
+inline constexpr bool looks_at_keys<F> = F::looks_at_keys;
 
 } // namespace heed
