@@ -4,7 +4,7 @@
 // rings, and packed to bits arc by arc: O(1) per key and ring of queries.
 #pragma once
 
-#include <heed/policy/place.hpp>
+#include <heed/policy/pattern/bits.hpp>
 #include <heed/view/ring_bands.hpp>
 #include <heed/view/tensor_view.hpp>
 
@@ -29,10 +29,6 @@ struct arc {
         return x <= size || x + o.size >= circle;
     }
 };
-HEED_HD constexpr extent_t floor_div(extent_t a, extent_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
-
-// The low n bits.
-HEED_HD constexpr std::uint64_t low_bits(extent_t n) { return n >= 64 ? ~std::uint64_t(0) : (std::uint64_t(1) << n) - 1; }
 
 } // namespace detail
 
