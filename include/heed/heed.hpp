@@ -3,6 +3,7 @@
 #pragma once
 
 #include <heed/core.hpp>
+#include <heed/front/aaren.hpp>
 #include <heed/front/attention.hpp>
 #include <heed/front/averaged_key.hpp>
 #include <heed/front/backward.hpp>

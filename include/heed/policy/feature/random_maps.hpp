@@ -7,7 +7,7 @@
 //   draw_projection(seed, P)      rows of independent normal numbers, made orthogonal d at a time, of the lengths of other such rows (the paper's orthogonal features)
 #pragma once
 
-#include <heed/kernel/lane_reduce.hpp>
+#include <heed/kernel/row_dots.hpp>
 #include <heed/policy/feature/row_maps.hpp>
 #include <heed/view/tensor_view.hpp>
 
@@ -18,24 +18,7 @@ namespace detail {
 // y[i] = by P[first + i] . x, i < count
 template <class A, class T>
 HEED_INLINE void project_row(tensor_view<T const> const& p, extent_t first, extent_t count, T by, T const* x, extent_t d, T* y) {
-    using V = vec<T, A>;
-    constexpr int lanes = V::lanes;
-    extent_t const whole = d / lanes * lanes;
-    for (extent_t r = 0; r < count; r += lanes) { // a register of rows at a time; those beyond the last are the last again
-        T const* row[lanes];
-        V sum[lanes];
-        for (int l = 0; l < lanes; ++l) { row[l] = p.row(0, 0, first + (r + l < count ? r + l : count - 1)), sum[l] = V(0); }
-        for (extent_t c = 0; c < whole; c += lanes) {
-            V const at = V::load(x + c);
-            static_for<lanes>([&](auto l) HEED_INLINE_LAMBDA { sum[l] = fma(V::load(row[l] + c), at, sum[l]); });
-        }
-        T part[lanes];
-        reduce_lanes<T, A>(sum, [](V a, V b) HEED_INLINE_LAMBDA { return a + b; }).store(part);
-        for (int l = 0; l < lanes && r + l < count; ++l) {
-            for (extent_t c = whole; c < d; ++c) { part[l] = math::fma(row[l][c], x[c], part[l]); }
-            y[r + l] = part[l] * by;
-        }
-    }
+    row_dots<A>(p.row(0, 0, first), p.stride(2), count, by, x, d, y);
 }
 template <class T>
 HEED_HD T fourth_root_of_width(extent_t d) {

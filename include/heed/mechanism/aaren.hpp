@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Aaren: softmax attention of one learned query a head over every prefix, all of them at once. Feng et al., arXiv:2405.13956:
+//
+//   s_t = scale q.k_t      out_t = sum_(j <= t) e^(s_j) v_j / sum_(j <= t) e^(s_j)
+//
+// Time O(N (d + dv)), memory of the state (m, u, w) = (largest score, sum of e^(s - m), sum of e^(s - m) v): 2 + dv numbers a head. Laws: the last row is softmax attention over
+// all keys; equal scores give the running mean; a sequence cut in pieces, the state passed on, is the whole (so a step is a call with one token).
+// Numbers: the state is rescaled whenever its largest score rises, never by sums of exponentials of all scores at once; a score of -inf (a key of -inf) is the identity of the
+// scan and its value is not read. Rows before any score above -inf are 0.
+#pragma once
+
+#include <heed/policy/concepts.hpp>
+#include <heed/view/tensor_view.hpp>
+
+namespace heed {
+
+struct prefix_softmax {
+    double scale = 0; // 0 stands for 1 / sqrt(d)
+};
+HEED_HD constexpr prefix_softmax aaren_attention(double scale = 0) { return {scale}; }
+
+// m, u (B, H, 1, 1), w (B, H, 1, dv), in the type of computation. Empty: m -inf, u and w 0.
+template <class T>
+struct prefix_state {
+    tensor_view<T> m = {}, u = {}, w = {};
+    bool given() const { return m.data_handle() != nullptr; }
+};
+
+} // namespace heed
