@@ -10,6 +10,8 @@
 #include <heed/front/decode.hpp>
 #include <heed/front/edge.hpp>
 #include <heed/front/factored.hpp>
+#include <heed/front/grouped_decode.hpp>
+#include <heed/front/latent.hpp>
 #include <heed/front/merge.hpp>
 #include <heed/front/mixture.hpp>
 #include <heed/front/mixture_backward.hpp>
@@ -27,6 +29,7 @@
 #include <heed/mechanism/gated.hpp>
 #include <heed/mechanism/gated_linear.hpp>
 #include <heed/mechanism/graph.hpp>
+#include <heed/mechanism/latent.hpp>
 #include <heed/mechanism/linear.hpp>
 #include <heed/mechanism/long_convolution.hpp>
 #include <heed/mechanism/off_by_one.hpp>
@@ -37,4 +40,5 @@
 #include <heed/mechanism/softmax.hpp>
 #include <heed/mechanism/sparse.hpp>
 #include <heed/mechanism/spherical.hpp>
+#include <heed/mechanism/tensor_product.hpp>
 #include <heed/mechanism/tropical.hpp>

@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Decode where one cached row serves many heads: latent attention (128 query heads on one latent head) and caches of factors. The heads of a KV head are the
+// queries of a tile, vectors along heads, so that the micro-kernels of prefill do the work at their speed. An item is a sequence, a KV head and a chunk of
+// its keys; whoever finishes the last chunk merges them, from the first to the last. Chunks depend on a sequence's own length alone.
+//
+//   tile of keys   in place, or packed (pages, 16 bits; many tiles of heads: then with a stride that spreads over the sets of the first cache)
+//   contract       s[j][h] = k_j . q_h, features in pieces whose packed queries stay in the first cache
+//     factors      t_r[j][h] = B_r[j] . q_h, s = sum_r A_r[j][h] t_r[j][h]                     "heads first": the queries' own rank is summed before
+//                  or t_r[j][x] = B_r[j] . B^q_x, then sum over x by A^q_x[h]                  "features first": fewer multiply-adds if R_q < H
+//   raise, weigh, settle
+//   mix            o[e][h] += v_j[e] p[j][h]; of factors one pass per rank, p_r = p A_r
+//
+// A key that the pattern leaves out enters no product. Memory: queries and partial results of a KV head's rows per chunk, a tile per thread.
+#pragma once
+
+#include <heed/engine/cpu/decode_rows.hpp>
+#include <heed/engine/cpu/kernels.hpp>
+#include <heed/engine/cpu/parallel.hpp>
+#include <heed/engine/cpu/tile_loads.hpp>
+#include <heed/engine/workspace.hpp>
+#include <heed/family/pairwise.hpp>
+#include <heed/kernel/product_tile.hpp>
+#include <heed/policy/load/factored.hpp>
+#include <heed/view/grouped_cache.hpp>
+
+#include <atomic>
+#include <string_view>
+
+namespace heed {
+
+template <class Q, class KE, class VE, class T>
+struct grouped_problem {
+    tensor_view<Q const> q; // (B, H, N, d); a shape only where the loader makes rows
+    cache_view<KE, VE> cache;
+    row_factors of;
+    tensor_view<Q> out; // (B, H, N, dv)
+    tensor_view<T> lse; // (B, H, N, 1), or null
+    double lse_unit = 0;
+
+    HEED_HD extent_t group() const { return cache.heads() > 0 ? q.extent(1) / cache.heads() : 0; }
+    HEED_HD place at(extent_t b, extent_t h) const { return {b, h, h / group(), q.length(b), cache.lengths[static_cast<std::size_t>(b)], q.extent(3)}; }
+};
+
+template <class M, class Q, class KE, class VE, class A>
+struct grouped_decode {
+    static constexpr std::string_view name = "cpu.grouped.decode";
+    static_assert(std::is_same_v<compute_t<KE>, compute_t<VE>> && !is_byte<KE> && !is_byte<VE>, "heed: rows that serve many heads are cached as float, double, bf16 or fp16");
+    using T = compute_t<KE>;
+    using V = vec<T, A>;
+    using I = index_of<V>;
+    using problem = grouped_problem<Q, KE, VE, T>;
+    using score_type = decltype(M::score);
+    using normalizer_type = decltype(M::normalizer);
+    using query_loader = decltype(decltype(M::load)::q);
+    static constexpr tile_config C = default_tiles<T, A>();
+    using contract = contract_tile<plus_times, T, A, C>;
+    using mix = mix_tile<plus_times, T, A, C>;
+    using states = row_states<normalizer_type, T, A>;
+    using row_type = typename states::row_type;
+    using lane_row = typename states::lane_row;
+
+    static constexpr int lanes = V::lanes;
+    static constexpr extent_t pitch = contract::pitch; // heads of a tile
+    static constexpr bool linear = detail::is_linear<score_type>;
+    static constexpr bool factored_queries = detail::is_factored<query_loader>;
+    static_assert(std::is_same_v<typename score_type::contraction, plus_times> && std::is_same_v<decltype(M::mix), plus_times> && detail::tables_of<score_type> == 0 && !detail::masks_of<score_type>,
+                  "heed: caches whose rows serve many heads are read by dot products whose score chain holds no table (bias) and masks nothing; patterns mask");
+    static_assert(MergeableNormalizer<normalizer_type> && !CountingNormalizer<normalizer_type>, "heed: decode splits the keys, so it needs a normalizer with merge and log_sum_exp");
+    static_assert(is_plain<decltype(decltype(M::load)::k)> && is_plain<decltype(decltype(M::load)::v)>, "heed: decode reads keys and values as the cache holds them; append what a loader would make");
+
+    static constexpr extent_t chunk_keys = 512, most_chunks = 16; // at least, at most
+
+    static constexpr extent_t rounded(extent_t x, extent_t to) { return (x + to - 1) / to * to; }
+    // Rows of a packed tile are an odd number of cache lines apart.
+    static constexpr extent_t spread(extent_t width) {
+        constexpr extent_t line = extent_t(line_bytes / sizeof(T));
+        extent_t const lines = (width + line - 1) / line;
+        return (lines | 1) * line;
+    }
+    static extent_t chunk_of(extent_t keys) {
+        extent_t const fair = rounded((keys + most_chunks - 1) / most_chunks, C.keys);
+        return fair > chunk_keys ? fair : chunk_keys;
+    }
+
+    // Sizes of a call that the layout of memory, and the order of contraction, depend on.
+    struct sizes {
+        row_factors of;
+        extent_t batch, kv_heads, group, tokens, d, dv, row_k, row_v, tiles, chunks, rank_q = 0;
+        extent_t piece, parts; // features of a piece; pieces, or the rank of keys
+        bool features_first = false;
+
+        sizes(shape q, cache_view<KE, VE> const& c, row_factors const& f, extent_t rank_of_queries) : of(f) {
+            batch = q.batch, kv_heads = c.heads(), group = kv_heads > 0 ? q.head / kv_heads : 0, tokens = q.seq, d = q.feature;
+            row_k = c.k.extent(3), row_v = c.v.extent(3), dv = f.width_v(row_v);
+            tiles = (group + pitch - 1) / pitch;
+            chunks = (c.reach() + C.keys + chunk_keys - 1) / chunk_keys; // of a KV head at most
+            chunks = chunks > most_chunks ? most_chunks : chunks;
+            constexpr extent_t most = extent_t(24 << 10) / (pitch * extent_t(sizeof(T)));
+            extent_t const pieces = d <= most || f.any() ? 1 : (d + most - 1) / most;
+            piece = pieces == 1 ? d : rounded((d + pieces - 1) / pieces, 16);
+            parts = f.any() ? f.rank_k : d == 0 ? 1 : (d + piece - 1) / piece;
+            // multiply-adds of vectors for a key's rank: all heads, or the queries' rank and then all heads
+            extent_t const h = vectors(group), x = vectors(rank_of_queries);
+            features_first = factored_queries && f.any() && rank_of_queries <= pitch && d * x + rank_of_queries * h < d * h;
+            rank_q = rank_of_queries;
+        }
+        static extent_t vectors(extent_t n) { return (n + lanes - 1) / lanes; }
+        extent_t items() const { return batch * kv_heads * chunks; }
+        extent_t row_tiles() const { return tokens * tiles; }
+    };
+    // Partial results of one chunk: all tokens, all tiles of heads.
+    struct part {
+        T* o;            // [tokens][tiles][dv][pitch]
+        row_type* state; // [tokens][tiles][vecs]
+        part(arena& a, sizes const& n) : o(a.template take<T>(n.row_tiles() * n.dv * pitch)), state(a.template take<row_type>(n.row_tiles() * C.vecs)) {}
+    };
+    static std::size_t part_bytes(sizes const& n) {
+        arena count(nullptr);
+        part(count, n);
+        return count.bytes();
+    }
+    // One thread's memory.
+    struct slot {
+        T *q, *b, *row, *s, *t, *x, *p, *peak, *none, *factor, *ones, *k, *v, *ak, *av, *weight, *line;
+        segment* cut;
+        lane_row* total;
+        slot(arena& a, sizes const& n) {
+            extent_t const tile = C.keys * pitch, heads = rounded(n.group, pitch);
+            q = a.template take<T>(n.row_tiles() * (n.features_first ? n.rank_q : n.d) * pitch);
+            b = a.template take<T>(n.features_first ? n.tokens * n.d * pitch : 0);
+            row = a.template take<T>(pitch * n.d);
+            s = a.template take<T>(tile);
+            t = a.template take<T>(tile);
+            x = a.template take<T>(n.features_first ? tile : 0);
+            p = a.template take<T>(n.of.any() ? tile : 0);
+            for (T** one : {&peak, &none, &factor, &ones}) { *one = a.template take<T>(pitch); }
+            k = a.template take<T>(C.keys * spread(n.row_k));
+            v = a.template take<T>(C.keys * spread(n.row_v));
+            ak = a.template take<T>(n.of.any() ? C.keys * n.of.rank_k * heads : 0);
+            av = a.template take<T>(n.of.any() ? C.keys * n.of.rank_v * heads : 0);
+            weight = a.template take<T>(n.chunks * pitch);
+            line = a.template take<T>(n.dv * pitch);
+            cut = a.template take<segment>(C.keys);
+            total = a.template take<lane_row>(pitch);
+        }
+    };
+    static std::size_t bytes(sizes const& n, int slots) {
+        arena one(nullptr), counters(nullptr);
+        slot(one, n);
+        counters.template take<int>(n.batch * n.kv_heads);
+        return static_cast<std::size_t>(slots) * one.bytes() + static_cast<std::size_t>(n.items()) * part_bytes(n) + counters.bytes();
+    }
+
+    template <class E>
+    static void run(M const& m, problem const& x, E& executor, sizes const& n, int slots, std::byte* workspace) {
+        arena memory(aligned(workspace)), one(nullptr);
+        int* const finished = memory.template take<int>(n.batch * n.kv_heads);
+        for (extent_t i = 0; i < n.batch * n.kv_heads; ++i) { finished[i] = 0; }
+        slot(one, n);
+        std::byte* const base = aligned(workspace) + memory.bytes();
+        call const c{m, x, n, base + static_cast<std::size_t>(slots) * one.bytes(), finished};
+        detail::for_each_item<A>(executor, slots, n.items(), [&](extent_t i, int s) noexcept {
+            arena own(base + static_cast<std::size_t>(s) * one.bytes());
+            slot mem(own, n);
+            extent_t const head = i / n.chunks;
+            item{c, mem, head / n.kv_heads, head % n.kv_heads, i % n.chunks, head}.run();
+        });
+    }
+
+private:
+    struct call {
+        M const& m;
+        problem const& x;
+        sizes const& n;
+        std::byte* parts;
+        int* finished;
+    };
+    // Rows of a tile of keys; factors of heads, [j][rank][heads].
+    struct key_tile {
+        range cols;
+        tile_rows<T> k, v, ak, av;
+        extent_t ak_rank, av_rank; // from one rank to the next
+    };
+
+    struct item {
+        call const& c;
+        slot& mem;
+        extent_t b, kv_head, chunk, head;
+        extent_t count = 0; // chunks of this KV head
+
+        place at(extent_t h = 0) const { return c.x.at(b, kv_head * c.n.group + h); }
+        part part_of(extent_t which) const {
+            arena a(c.parts + static_cast<std::size_t>(head * c.n.chunks + which) * part_bytes(c.n));
+            return {a, c.n};
+        }
+        extent_t heads_of(extent_t t) const { return intersect({0, c.n.group}, {t * pitch, (t + 1) * pitch}).size(); }
+        int vecs_of(extent_t t) const { return static_cast<int>((heads_of(t) + lanes - 1) / lanes); }
+
+        void run() {
+            extent_t const tokens = c.x.q.length(b);
+            if (tokens == 0 || c.n.group == 0) { return; }
+            range keys = detail::hull_of(c.m.pattern, at(), {0, tokens});
+            keys = intersect(keys, {c.x.cache.oldest(b), c.x.cache.lengths[static_cast<std::size_t>(b)]});
+            extent_t const first = keys.begin / C.keys * C.keys, all = keys.size() == 0 ? 0 : keys.end - first, size = chunk_of(all);
+            count = all == 0 ? 1 : (all + size - 1) / size;
+            if (chunk >= count) { return; }
+            walk(intersect(keys, {first + chunk * size, first + (chunk + 1) * size}), tokens);
+            // the last one out merges; acquire what the others wrote
+            if (std::atomic_ref<int>(c.finished[head]).fetch_add(1, std::memory_order_acq_rel) == count - 1) { merge(tokens); }
+        }
+
+        void walk(range mine, extent_t tokens) {
+            part const to = part_of(chunk);
+            for (extent_t i = 0; i < c.n.row_tiles() * c.n.dv * pitch; i += lanes) { V(0).store(to.o + i); }
+            for (extent_t w = 0; w < c.n.row_tiles() * C.vecs; ++w) { to.state[w] = c.m.normalizer.template empty<V>(); }
+            if (mine.size() == 0) { return; }
+            for (extent_t i = 0; i < pitch; ++i) { mem.ones[i] = T(1), mem.none[i] = -math::inf<T>(); }
+            for (extent_t i = 0; i < tokens; ++i) { load_queries(i); }
+            for (extent_t j = mine.begin / C.keys * C.keys; j < mine.end; j += C.keys) {
+                key_tile const keys = load_keys(intersect(mine, {j, j + C.keys}), tokens);
+                for (extent_t i = 0; i < tokens; ++i) {
+                    int const segments = kept_keys(i, keys.cols);
+                    for (extent_t t = 0; segments > 0 && t < c.n.tiles; ++t) { tile_of_pairs(keys, i, t, segments, to); }
+                }
+            }
+        }
+
+        // Leading factors, the normalizer's unit where nothing else follows, the keys' own factor.
+        T lead() const { return static_cast<T>(detail::leading_factor(c.m.score, at()) * (linear ? normalizer_type::unit : 1.0) * c.n.of.weight_k()); }
+
+        // Queries of token i, packed: [d][pitch] of every tile; or [rank][pitch] of the heads' factors, and [d][pitch] of the features'.
+        void load_queries(extent_t i) {
+            extent_t const d = c.n.d;
+            if constexpr (factored_queries) {
+                if (c.n.features_first) { return load_query_factors(i); }
+            }
+            for (extent_t t = 0; t < c.n.tiles; ++t) {
+                extent_t const n = heads_of(t);
+                for (extent_t h = 0; h < n; ++h) {
+                    T* const to = mem.row + h * d;
+                    place const own = at(t * pitch + h);
+                    if constexpr (is_plain<query_loader>) {
+                        Q const* const from = c.x.q.row(b, own.head, i);
+                        for (extent_t e = 0; e < d; ++e) { to[e] = static_cast<T>(from[e * c.x.q.stride(3)]); }
+                    } else {
+                        c.m.load.q.template rows<A>(operand::of_query(own), range{i, i + 1}, c.x.q, to, d);
+                    }
+                }
+                T* const q = mem.q + (i * c.n.tiles + t) * d * pitch;
+                pack_transposed<A>(mem.row, d, extent_t(1), n, d, q, pitch, extent_t(vecs_of(t)) * lanes);
+                scale_in_place<A>(q, d * pitch, lead());
+            }
+        }
+        void load_query_factors(extent_t i) {
+            auto const& f = c.m.load.q;
+            extent_t const d = c.n.d, rank = c.n.rank_q;
+            operand const of = operand::of_query(at());
+            for (extent_t r = 0; r < rank; ++r) {
+                Q const* const from = query_loader::entry(f.b, b, 0, i) + r * f.rank_stride();
+                T* const to = mem.row + r * d;
+                for (extent_t e = 0; e < d; ++e) { to[e] = static_cast<T>(from[e * f.b.stride(3)]); }
+                if constexpr (!is_plain<decltype(f.then)>) {
+                    f.then.template turn_rows<A, T>(of, range{i, i + 1}, d, 1, 1, 1.0, [&](extent_t, extent_t) { return to; });
+                }
+            }
+            T* const packed = mem.b + i * d * pitch;
+            pack_transposed<A>(mem.row, d, extent_t(1), rank, d, packed, pitch, rounded(rank, lanes));
+            scale_in_place<A>(packed, d * pitch, static_cast<T>(static_cast<double>(lead()) * f.weight()));
+            for (extent_t t = 0; t < c.n.tiles; ++t) {
+                T* const a = mem.q + (i * c.n.tiles + t) * rank * pitch;
+                for (extent_t x = 0; x < rank * pitch; ++x) { a[x] = T(0); }
+                for (extent_t h = 0; h < heads_of(t); ++h) {
+                    Q const* const from = query_loader::entry(f.a, b, at(t * pitch + h).head, i);
+                    for (extent_t r = 0; r < rank; ++r) { a[r * pitch + h] = static_cast<T>(from[r * f.a.stride(3)]); }
+                }
+            }
+        }
+
+        // Rows of the cache, in place if they lie one behind another as numbers of the type computed in.
+        template <class E>
+        tile_rows<T> load_rows_of(tensor_view<E> const& x, range cols, bool packed, T* to) {
+            auto const where = c.x.cache.locate(b, cols.begin);
+            if constexpr (std::is_same_v<E, T>) {
+                if (!packed && where.run >= cols.size()) { return {x.row(where.entry, kv_head, where.row), x.stride(2)}; }
+            }
+            extent_t const stride = spread(x.extent(3));
+            for (extent_t j = cols.begin; j < cols.end;) {
+                auto const from = c.x.cache.locate(b, j);
+                extent_t const run = from.run < cols.end - j ? from.run : cols.end - j;
+                pack_rows<A>(x.row(from.entry, kv_head, from.row), x.stride(2), extent_t(1), run, x.extent(3), to + (j - cols.begin) * stride, stride);
+                j += run;
+            }
+            return {to, stride};
+        }
+        // Factors of heads where vectors may read them: in place if they fill vectors, else one for every query head, padded.
+        tile_rows<T> load_heads(tile_rows<T> const& rows, extent_t keys, extent_t rank, T* to, extent_t& rank_step) {
+            extent_t const heads = c.n.of.heads, per = c.n.group / (heads > 0 ? heads : 1), padded = rounded(c.n.group, pitch);
+            if (per == 1 && heads % lanes == 0) {
+                rank_step = heads;
+                return rows;
+            }
+            rank_step = padded;
+            for (extent_t j = 0; j < keys; ++j) {
+                for (extent_t r = 0; r < rank; ++r) {
+                    T const* const from = rows.at(j) + r * heads;
+                    T* const out = to + (j * rank + r) * padded;
+                    for (extent_t g = 0; g < heads; ++g) {
+                        for (extent_t x = 0; x < per; ++x) { out[g * per + x] = from[g]; }
+                    }
+                    for (extent_t h = c.n.group; h < padded; ++h) { out[h] = T(0); }
+                }
+            }
+            return {to, rank * padded};
+        }
+        key_tile load_keys(range cols, extent_t tokens) {
+            bool const packed = tokens * c.n.tiles >= 3;
+            row_factors const& f = c.n.of;
+            key_tile t{cols, load_rows_of(c.x.cache.k, cols, packed, mem.k), {nullptr, 0}, {nullptr, 0}, {nullptr, 0}, 0, 0};
+            bool shared = false;
+            if constexpr (std::is_same_v<KE, VE>) { shared = c.x.cache.k.data_handle() == c.x.cache.v.data_handle(); }
+            t.v = shared ? t.k : load_rows_of(c.x.cache.v, cols, packed, mem.v);
+            if (f.any()) {
+                t.ak = load_heads(t.k, cols.size(), f.rank_k, mem.ak, t.ak_rank);
+                t.av = load_heads(t.v, cols.size(), f.rank_v, mem.av, t.av_rank);
+                t.k.data += f.rank_k * f.heads;
+                t.v.data += f.rank_v * f.heads;
+            }
+            return t;
+        }
+
+        // Runs of keys that token i sees, relative to the tile; all heads see the same.
+        int kept_keys(extent_t i, range cols) {
+            int const n = static_cast<int>(cols.size());
+            place const p = at();
+            tile const verdict = c.m.pattern.classify(p, {i, i + 1}, cols);
+            if (verdict == tile::skip) { return 0; }
+            if (verdict == tile::full) {
+                mem.cut[0] = {0, n, 0, 0, false};
+                return 1;
+            }
+            int found = 0;
+            for (int j = 0; j < n; ++j) {
+                if (!c.m.pattern.keep(p, i, cols.begin + j)) { continue; }
+                if (found > 0 && mem.cut[found - 1].end == j) {
+                    mem.cut[found - 1].end = j + 1;
+                } else {
+                    mem.cut[found++] = {j, j + 1, 0, 0, false};
+                }
+            }
+            return found;
+        }
+
+        void tile_of_pairs(key_tile const& keys, extent_t i, extent_t t, int segments, part const& to) {
+            sizes const& n = c.n;
+            int const vecs = vecs_of(t);
+            for (int g = 0; g < segments; ++g) { mem.cut[g].first = 0, mem.cut[g].last = vecs; }
+            for (int w = 0; w < C.vecs; ++w) { (-math::inf<V>()).store(mem.peak + w * lanes); }
+            T const* const q = mem.q + (i * n.tiles + t) * (n.features_first ? n.rank_q : n.d) * pitch;
+            bool const direct = !n.of.any() && n.parts == 1 && linear;
+            for (extent_t p = 0; p < n.parts; ++p) {
+                extent_t const from = n.of.any() ? p * n.d : p * n.piece, width = n.of.any() ? n.d : intersect({from, n.d}, {from, from + n.piece}).size();
+                T const* const qp = n.features_first ? mem.b + i * n.d * pitch : n.of.any() ? q : q + from * pitch;
+                for (int g = 0; g < segments; ++g) {
+                    segment const& part = mem.cut[g];
+                    products(keys, part, from, width, qp, q, direct ? mem.s : mem.t, direct ? mem.peak : mem.none, vecs);
+                    if (!direct) { gather_part(keys, part, p, t, i, vecs); }
+                }
+            }
+            weigh(segments, to.state + (i * n.tiles + t) * C.vecs, vecs);
+            T* const o = to.o + (i * n.tiles + t) * n.dv * pitch;
+            if (!n.of.any()) {
+                mix::run(keys.v.data, keys.v.stride, mem.s, mem.cut, segments, o, mem.factor, n.dv, vecs);
+                return;
+            }
+            for (extent_t r = 0; r < n.of.rank_v; ++r) {
+                for (int g = 0; g < segments; ++g) {
+                    for (int j = mem.cut[g].begin; j < mem.cut[g].end; ++j) {
+                        T const* const a = keys.av.at(j) + r * keys.av_rank + t * pitch;
+                        for (int w = 0; w < vecs; ++w) { (V::load(mem.s + j * pitch + w * lanes) * V::load(a + w * lanes)).store(mem.p + j * pitch + w * lanes); }
+                    }
+                }
+                mix::run(keys.v.data + r * n.dv, keys.v.stride, mem.p, mem.cut, segments, o, r == 0 ? mem.factor : mem.ones, n.dv, vecs);
+            }
+        }
+        // Products of a run of keys with the packed queries; features first: with their features' factors, then with their heads'.
+        void products(key_tile const& keys, segment const& part, extent_t from, extent_t width, T const* q, T const* heads, T* s, T* peak, int vecs) {
+            extent_t const first = part.begin, n = part.end - part.begin;
+            typename contract::rows const k{keys.k.at(first) + from, keys.k.stride}, ahead{keys.v.at(first), keys.v.stride};
+            if (c.n.features_first) {
+                int const ranks = static_cast<int>((c.n.rank_q + lanes - 1) / lanes);
+                contract::run(k, n, ahead, q, width, mem.x + first * pitch, peak, 0, ranks);
+                product_tile<T, A>::run(n, extent_t(vecs) * lanes, c.n.rank_q, mem.x + first * pitch, pitch, extent_t(1), heads, pitch, s + first * pitch, pitch, put::write);
+            } else {
+                contract::run(k, n, ahead, q, width, s + first * pitch, peak, 0, vecs);
+            }
+        }
+        // s (+)= A_p t; the last part bends what is there and finds its peak.
+        void gather_part(key_tile const& keys, segment const& part, extent_t p, extent_t t, extent_t i, int vecs) {
+            auto const score = c.m.score;
+            bool const factors = c.n.of.any(), fresh = p == 0, last = p + 1 == c.n.parts;
+            place const own = at();
+            for (int w = 0; w < vecs; ++w) {
+                V top = V::load(mem.peak + w * lanes);
+                for (int j = part.begin; j < part.end; ++j) {
+                    extent_t const offset = j * pitch + w * lanes;
+                    V s = V::load(mem.t + offset);
+                    if (factors) { s = s * V::load(keys.ak.at(j) + p * keys.ak_rank + t * pitch + w * lanes); }
+                    if (!fresh) { s = s + V::load(mem.s + offset); }
+                    if constexpr (!linear) {
+                        if (last) {
+                            detail::lane_pair<V> const pair{own, I(i), I(keys.cols.begin + j), nullptr, offset};
+                            s = detail::after_leading(score, s, pair) * V(normalizer_type::unit);
+                        }
+                    }
+                    s.store(mem.s + offset);
+                    top = max(top, s);
+                }
+                if (last) { top.store(mem.peak + w * lanes); }
+            }
+        }
+        void weigh(int segments, row_type* state, int vecs) {
+            auto const normalizer = c.m.normalizer;
+            for (int w = 0; w < vecs; ++w) {
+                normalizer.raise(state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes);
+                row_type const row = state[w];
+                V sum(0);
+                for (int g = 0; g < segments; ++g) {
+                    for (int j = mem.cut[g].begin; j < mem.cut[g].end; ++j) {
+                        T* const x = mem.s + j * pitch + w * lanes;
+                        V const p = normalizer.weight(row, V::load(x));
+                        p.store(x);
+                        if constexpr (requires { normalizer.tally(sum, p); }) { sum = normalizer.tally(sum, p); } else { sum = sum + p; }
+                    }
+                }
+                normalizer.settle(state[w], sum);
+            }
+        }
+
+        // All chunks of this KV head, from the first to the last.
+        void merge(extent_t tokens) {
+            auto const& normalizer = c.m.normalizer;
+            extent_t const dv = c.n.dv;
+            for (extent_t i = 0; i < tokens; ++i) {
+                for (extent_t t = 0; t < c.n.tiles; ++t) {
+                    extent_t const tile_at = i * c.n.tiles + t, n = heads_of(t);
+                    for (extent_t h = 0; h < pitch; ++h) {
+                        for (extent_t k = 0; k < count; ++k) { mem.weight[k * pitch + h] = T(0); }
+                        if (h >= n) { continue; }
+                        lane_row total = normalizer.template start<T>(at(t * pitch + h));
+                        for (extent_t k = 0; k < count; ++k) {
+                            T before, weight;
+                            total = normalizer.merge(total, states::get(part_of(k).state + tile_at * C.vecs, static_cast<int>(h)), before, weight);
+                            for (extent_t y = 0; y < k; ++y) { mem.weight[y * pitch + h] *= before; }
+                            mem.weight[k * pitch + h] = weight;
+                        }
+                        T const close = static_cast<T>(static_cast<double>(normalizer.close(total)) * c.n.of.weight_v());
+                        for (extent_t k = 0; k < count; ++k) { mem.weight[k * pitch + h] *= close; }
+                        if (c.x.lse.data_handle() != nullptr) {
+                            c.x.lse(b, at(t * pitch + h).head, i, 0) = static_cast<T>(static_cast<double>(normalizer.log_sum_exp(total)) * c.x.lse_unit);
+                        }
+                    }
+                    if (dv == 0) { continue; }
+                    for (extent_t x = 0; x < dv * pitch; x += lanes) {
+                        V sum(0);
+                        for (extent_t k = 0; k < count; ++k) { sum = fma(V::load(mem.weight + k * pitch + x % pitch), V::load(part_of(k).o + tile_at * dv * pitch + x), sum); }
+                        sum.store(mem.line + x);
+                    }
+                    auto const& out = c.x.out;
+                    tensor_view<Q> const heads(out.row(b, at(t * pitch).head, i), {1, 1, n, dv}, {0, 0, out.stride(1), out.stride(3)});
+                    store_transposed<A>(mem.line, pitch, range{0, n}, heads, 0, 0, mem.v); // mem.v is at rest
+                }
+            }
+        }
+    };
+};
+
+} // namespace heed
