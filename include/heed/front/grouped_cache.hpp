@@ -122,7 +122,7 @@ void append(C& c, factored<S> const& k, factored<U> const& v) {
     auto const rows_k = k.rows_view(), rows_v = v.rows_view();
     auto to = c.grouped();
     detail::check_grouped<A>(to.rows, to.of);
-    auto const check = [&](factored<auto> const& f, auto const& rows, extent_t rank, extent_t width, char const* name) {
+    auto const check = [&](auto const& f, auto const& rows, extent_t rank, extent_t width, char const* name) {
         call_sizes const n{rows.extent(0), rows.extent(1), rows.extent(2), rows.extent(2), rows.extent(3), rows.extent(1)};
         f.views(n, rows.extent(2), [](char const* what, auto const& view, shape want) { door::check_view(what, view.shape(), want, false); });
         if (f.rank() != rank || rows.extent(1) != to.of.heads || rows.extent(3) != width) {
