@@ -8,6 +8,7 @@
 #include <heed/engine/cpu/pairwise_backward.hpp>
 #include <heed/engine/cpu/pairwise_decode.hpp>
 #include <heed/engine/cpu/pairwise_forward.hpp>
+#include <heed/engine/cpu/ring_forward.hpp>
 #include <heed/engine/cpu/winners_backward.hpp>
 #include <heed/engine/reference/pairwise_forward.hpp>
 
@@ -21,6 +22,11 @@ struct forward_engine_for {
 template <Pairwise M, class T, class E, class A>
 struct forward_engine_for<M, T, cpu<E, A>> {
     using type = pairwise_forward<M, T, A>;
+};
+template <Pairwise M, class T, class E, class A>
+    requires detail::OnRings<M>
+struct forward_engine_for<M, T, cpu<E, A>> {
+    using type = ring_forward<M, T, A>;
 };
 template <Pairwise M, class T, class A>
 struct forward_engine_for<M, T, reference<A>> {

@@ -53,7 +53,7 @@ public:
         return 1;
     }
     std::size_t workspace_bytes() const {
-        if constexpr (on_cpu) { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(q_, v_, division()); }
+        if constexpr (on_cpu) { return line_bytes - 1 + static_cast<std::size_t>(slots()) * engine_type::slot_bytes(mechanism_, q_, v_, division()); }
         if constexpr (!on_cpu) { return line_bytes - 1 + engine_type::slot_bytes(q_, v_); }
     }
 
@@ -89,7 +89,7 @@ public:
     }
 
 private:
-    auto division() const { return engine_type::divide(q_, detail::concurrency_of(backend_.executor)); }
+    auto division() const { return engine_type::divide(mechanism_, q_, detail::concurrency_of(backend_.executor)); }
     void check(pairwise_problem<T> const& x, bool with_lse, std::size_t workspace) const {
         using detail::argument;
         argument args[detail::pairwise_arguments] = {argument::of("q", x.q), argument::of("k", x.k), argument::of("v", x.v), argument::of("out", x.out),

@@ -11,10 +11,10 @@
 
 #include <heed/engine/cpu/edge_rows.hpp>
 #include <heed/engine/cpu/parallel.hpp>
+#include <heed/engine/cpu/saved_rows.hpp>
 #include <heed/engine/workspace.hpp>
 #include <heed/kernel/value_sums.hpp>
 
-#include <cstring>
 
 namespace heed {
 
@@ -192,17 +192,7 @@ private:
         T const f = rows::first(m.normalizer.close(mem.state[h]));
         write_sums(o, f, x.out, b, h, i);
         if constexpr (kept > 0) {
-            if (x.saved.data_handle() != nullptr) {
-                using lane_row = typename normalizer_type::template row<T>;
-                constexpr int members = static_cast<int>(sizeof(lane_row) / sizeof(T));
-                static_assert(sizeof(row_type) == members * sizeof(V), "heed: a row state holds values only");
-                T one[members], number[kept];
-                for (int c = 0; c < members; ++c) { one[c] = reinterpret_cast<T const*>(&mem.state[h])[c * lanes]; }
-                lane_row r;
-                std::memcpy(&r, one, sizeof r);
-                detail::saved_numbers(m.normalizer, r, number);
-                for (int c = 0; c < kept; ++c) { x.saved(b, h, i, c) = static_cast<T>(static_cast<double>(number[c]) * x.saved_unit); }
-            }
+            if (x.saved.data_handle() != nullptr) { detail::save_row<V>(m.normalizer, mem.state[h], 0, x.saved_unit, x.saved, b, h, i); }
         }
         if (x.weights.data_handle() != nullptr) {
             for (extent_t y = edges.begin; y < edges.end; ++y) {

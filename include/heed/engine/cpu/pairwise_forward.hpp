@@ -17,6 +17,7 @@
 #include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/cpu/pattern_cut.hpp>
 #include <heed/engine/cpu/row_scores.hpp>
+#include <heed/engine/cpu/saved_rows.hpp>
 #include <heed/engine/cpu/score_tables.hpp>
 #include <heed/engine/cpu/skipped_nan.hpp>
 #include <heed/engine/cpu/tile_loads.hpp>
@@ -98,14 +99,14 @@ struct pairwise_forward {
         int group;
         extent_t items;
     };
-    static division divide(shape q, int concurrency) {
+    static division divide(M const&, shape q, int concurrency) {
         extent_t const tiles = (q.seq + pitch - 1) / pitch, all = tiles * q.batch * q.head;
         extent_t const fair = all / (3 * extent_t(concurrency)); // at least three items a thread before tiles are grouped
         int const group = static_cast<int>(fair < 1 || row_wise ? 1 : fair < C.tiles ? fair : tiles < C.tiles ? (tiles < 1 ? 1 : tiles) : C.tiles);
         extent_t const groups = (tiles + group - 1) / group;
         return {tiles, groups, group, groups * q.batch * q.head};
     }
-    static std::size_t slot_bytes(shape q, shape v, division const& by) {
+    static std::size_t slot_bytes(M const&, shape q, shape v, division const& by) {
         arena count(nullptr);
         slot(count, q.feature, v.feature, v.seq, by.group);
         return count.bytes();
@@ -114,7 +115,7 @@ struct pairwise_forward {
     template <class Executor>
     static void run(M const& m, pairwise_problem<E> const& x, Executor& executor, division const& by, int slots, std::byte* workspace) {
         shape const q = x.q.shape();
-        std::size_t const bytes = slot_bytes(q, x.v.shape(), by);
+        std::size_t const bytes = slot_bytes(m, q, x.v.shape(), by);
         std::byte* const base = aligned(workspace);
         detail::for_each_item<A>(executor, slots, by.items, [&](extent_t item, int s) noexcept {
             arena memory(base + static_cast<std::size_t>(s) * bytes);
@@ -460,22 +461,11 @@ protected:
         }
         store_transposed<A>(h.o, pitch, h.rows, h.x.out, h.at.batch, h.at.head, h.mem.v);
         if (h.x.lse.data_handle() != nullptr) {
-            if constexpr (kept > 0) { save_rows(h); }
-        }
-    }
-    static void save_rows(cursor const& h) {
-        using lane_row = typename normalizer_type::template row<T>;
-        static_assert(sizeof(row_type) % sizeof(V) == 0 && sizeof(row_type) / sizeof(V) == sizeof(lane_row) / sizeof(T), "heed: a row state holds values only");
-        constexpr int members = static_cast<int>(sizeof(lane_row) / sizeof(T));
-        for (extent_t i = 0; i < h.rows.size(); ++i) {
-            T const* const state = reinterpret_cast<T const*>(h.state + i / lanes) + i % lanes;
-            T one[members];
-            for (int c = 0; c < members; ++c) { one[c] = state[c * lanes]; }
-            lane_row r;
-            std::memcpy(&r, one, sizeof r);
-            T value[kept];
-            detail::saved_numbers(h.m.normalizer, r, value);
-            for (int c = 0; c < kept; ++c) { h.x.lse(h.at.batch, h.at.head, h.rows.begin + i, c) = static_cast<T>(static_cast<double>(value[c]) * h.x.lse_unit); }
+            if constexpr (kept > 0) {
+                for (extent_t i = 0; i < h.rows.size(); ++i) {
+                    detail::save_row<V>(h.m.normalizer, h.state[i / lanes], static_cast<int>(i % lanes), h.x.lse_unit, h.x.lse, h.at.batch, h.at.head, h.rows.begin + i);
+                }
+            }
         }
     }
 };

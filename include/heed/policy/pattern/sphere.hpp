@@ -35,6 +35,7 @@ struct arc {
 struct sphere_neighbourhood {
     ring_bands bands;
 
+    HEED_HD ring_bands const& rings() const { return bands; } // the whole rule: engines may walk arcs
     HEED_HD bool keep(place const&, extent_t i, extent_t j) const {
         extent_t const width = bands.half_width(i / bands.query_longitudes, j / bands.key_longitudes);
         extent_t d = j % bands.key_longitudes * bands.key_step - i % bands.query_longitudes * bands.query_step;
