@@ -79,7 +79,7 @@ void check_prefix(prefix_problem<E> const& p, prefix_gradients<E> const& d) {
     door::check_outputs(given, count);
 }
 template <class A, class E>
-compute_t<E> prefix_scale(prefix_softmax const& m, prefix_problem<E> const& p) {
+compute_t<E> prefix_scale(prefix_attention const& m, prefix_problem<E> const& p) {
     return static_cast<compute_t<E>>(m.scale != 0 ? m.scale : 1 / math::sqrt(static_cast<double>(p.q.extent(3) < 1 ? 1 : p.q.extent(3))));
 }
 template <class B, class F>
@@ -94,7 +94,7 @@ void with_prefix_memory(B& backend, extent_t items, std::size_t slot, F const& f
 // q (B or 1, H, 1, d), k (B, H, N, d), v (B, H, N, dv), out (B, H, N, dv); elements float, double, bf16 or fp16, states in the type of computation. Options in any order: a backend,
 // initial_prefix{m, u, w}, final_prefix{m, u, w}. Throws shape_error before out is written. Makes one small allocation, whose size does not depend on N.
 template <class A = native_arch, class Q, class K, class V, class O, class... Options>
-void forward(prefix_softmax const& m, Q const& q, K const& k, V const& v, O&& out, Options const&... options) {
+void forward(prefix_attention const& m, Q const& q, K const& k, V const& v, O&& out, Options const&... options) {
     static_assert(((detail::is_backend<Options> || detail::is_initial_prefix<Options> || detail::is_final_prefix<Options>)&&...),
                   "heed: options of forward over prefixes are a backend (heed::cpu{...}), heed::initial_prefix{m, u, w} and heed::final_prefix{m, u, w}");
     auto const out_view = as_view(out);
@@ -118,7 +118,7 @@ void forward(prefix_softmax const& m, Q const& q, K const& k, V const& v, O&& ou
 // Gradients of a loss by q, k and v from its derivative dout by out; out is what forward wrote. tensor_view<T>{} is not computed; dq is summed over the batch where q has batch 1.
 // Options: a backend, initial_prefix as in forward. Everything is written, nothing accumulated. One allocation: two numbers a token and thread, and a few rows.
 template <class A = native_arch, class Q, class K, class V, class O, class DO, class DQ, class DK, class DV, class... Options>
-void backward(prefix_softmax const& m, Q const& q, K const& k, V const& v, O const& out, nothing_saved, DO const& dout, DQ&& dq, DK&& dk, DV&& dv, Options const&... options) {
+void backward(prefix_attention const& m, Q const& q, K const& k, V const& v, O const& out, nothing_saved, DO const& dout, DQ&& dq, DK&& dk, DV&& dv, Options const&... options) {
     static_assert(((detail::is_backend<Options> || detail::is_initial_prefix<Options>)&&...), "heed: options of backward over prefixes are a backend (heed::cpu{...}) and heed::initial_prefix{m, u, w}");
     using E = typename decltype(as_view(dout))::value_type;
     auto const read = as_view(out);

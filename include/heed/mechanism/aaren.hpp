@@ -14,10 +14,10 @@
 
 namespace heed {
 
-struct prefix_softmax {
+struct prefix_attention {
     double scale = 0; // 0 stands for 1 / sqrt(d)
 };
-HEED_HD constexpr prefix_softmax aaren_attention(double scale = 0) { return {scale}; }
+HEED_HD constexpr prefix_attention aaren_attention(double scale = 0) { return {scale}; }
 
 // m, u (B, H, 1, 1), w (B, H, 1, dv), in the type of computation. Empty: m -inf, u and w 0.
 template <class T>
