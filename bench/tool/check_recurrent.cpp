@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Recurrences that are no linear attention: a learned query over every prefix. Axis letters: B batch, H heads, T positions, d width of keys, e width of values.
+// Recurrences around linear attention, or beside it: flows, a learned query over every prefix. Axis letters: B batch, H heads, T positions, N queries, M keys, d width of
+// keys, e width of values, i and o widths of a layer.
 #include "case_file.hpp"
+#include "failure.hpp"
+#include "layers.hpp"
 
 #include <heed/front/aaren.hpp>
+#include <heed/front/flow.hpp>
 
 #include <array>
 
@@ -26,6 +30,55 @@ struct aaren_case {
     }
 };
 
+// P: full or causal. Sequences come before heads.
+template <class P>
+struct flow_core {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q_in = io.reals("q", "BNHd"), k_in = io.reals("k", "BMHd"), v_in = io.reals("v", "BMHd");
+        shape const sq{io['B'], io['H'], io['N'], io['d']}, sk{io['B'], io['H'], io['M'], io['d']};
+        tensor_view<T const> const q = sequence_major(q_in.data, sq), k = sequence_major(k_in.data, sk), v = sequence_major(v_in.data, sk);
+        tensor_view<T> const out = sequence_major(io.make("out", "BNHd"), sq);
+        auto const m = flow_attention(P{}, io.source().number("eps"));
+        forward(m, q, k, v, out);
+        if (!io.wants("dq")) { return; }
+        tensor_view<T const> const dout = sequence_major(io.reals("dout", "BNHd").data, sq);
+        backward(m, q, k, v, out, nothing_saved{}, dout, sequence_major(io.make("dq", "BNHd"), sq), sequence_major(io.make("dk", "BMHd"), sk), sequence_major(io.make("dv", "BMHd"), sk));
+    }
+};
+template <class P>
+struct flow_layer {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const queries = io.reals("queries", "BNi"), keys = io.reals("keys", "BMi"), values = io.reals("values", "BMi");
+        auto const wq = io.reals("query_projection.weight", "Di"), wk = io.reals("key_projection.weight", "Di"), wv = io.reals("value_projection.weight", "Di"), wo = io.reals("out_projection.weight", "oD");
+        auto const bq = io.reals("query_projection.bias", "D"), bk = io.reals("key_projection.bias", "D"), bv = io.reals("value_projection.bias", "D"), bo = io.reals("out_projection.bias", "o");
+        extent_t const B = io['B'], N = io['N'], M = io['M'], D = io['D'], H = io.source().integer("heads", 1, 1 << 20);
+        if (D % H) { throw bad_file(io.source().path(), "metadata \"heads\" must divide the width of the projections"); }
+        tape<T> t(io, io.wants("dqueries"));
+        traced<T> const x = t.copy(queries.data, B * N * io['i']), y = t.copy(keys.data, B * M * io['i']), z = t.copy(values.data, B * M * io['i']);
+        traced<T> const q = linear(t, x, B * N, wq, bq.data), k = linear(t, y, B * M, wk, bk.data), v = linear(t, z, B * M, wv, bv.data), mixed = t.room(B * N * D);
+        shape const sq{B, H, N, D / H}, sk{B, H, M, D / H};
+        auto const in = [](traced<T> rows, shape s) { return sequence_major<T const>(rows.x, s); };
+        auto const m = flow_attention(P{}, io.source().number("eps"));
+        forward(m, in(q, sq), in(k, sk), in(v, sk), sequence_major(mixed.x, sq));
+        t.back([=] {
+            backward(m, in(q, sq), in(k, sk), in(v, sk), in(mixed, sq), nothing_saved{}, sequence_major<T const>(mixed.d, sq), sequence_major(q.d, sq), sequence_major(k.d, sk), sequence_major(v.d, sk));
+        });
+        give(t, linear(t, mixed, B * N, wo, bo.data), "BNo", B * N * io['o']);
+        give_gradient(t, x, "dqueries", "BNi", B * N * io['i']);
+        give_gradient(t, y, "dkeys", "BMi", B * M * io['i']);
+        give_gradient(t, z, "dvalues", "BMi", B * M * io['i']);
+    }
+};
+
+constexpr std::array flow_cases{
+    wire<flow_core<full>>("flowformer_core"),
+    wire<flow_core<causal_bottom_right>>("flowformer_core_causal"),
+    wire<flow_layer<full>>("flowformer"),
+    wire<flow_layer<causal_bottom_right>>("flowformer_causal"),
+};
+check_registration const flow_registration("linear", flow_cases);
 constexpr std::array recurrent_cases{
     wire<aaren_case>("aaren_scaled"),
     wire<aaren_case>("aaren_unscaled"),

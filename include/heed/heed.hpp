@@ -10,6 +10,7 @@
 #include <heed/front/decode.hpp>
 #include <heed/front/edge.hpp>
 #include <heed/front/factored.hpp>
+#include <heed/front/flow.hpp>
 #include <heed/front/grouped_decode.hpp>
 #include <heed/front/latent.hpp>
 #include <heed/front/merge.hpp>

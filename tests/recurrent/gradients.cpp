@@ -45,7 +45,8 @@ void check_gradients(kind k, lengths n, random_source& random) {
     if (t.with_states) { differences(t, "ds0", t.s0, t.ds0, 3); }
     if (has_z(k) && t.with_states) { differences(t, "dz0", t.z0, t.dz0, 1); }
     if (has_decay(k)) { differences(t, "dlog", t.log_decay, t.dlog, decays_channels(k) ? stride : 1); }
-    if (is_delta(k)) { differences(t, "dbeta", t.beta, t.dbeta, stride); }
+    if (has_factor(k)) { differences(t, "dfactor", t.factor, t.dfactor, 1); }
+    if (has_beta(k)) { differences(t, "dbeta", t.beta, t.dbeta, stride); }
     CHECK((t.dq.intact() && t.dk.intact() && t.dv.intact() && t.ds0.intact() && t.dz0.intact() && t.dlog.intact() && t.dbeta.intact()));
 }
 
@@ -72,7 +73,7 @@ TEST_CASE("Gradients in float are those in double, rounded", "[recurrent]") {
         // the same numbers: those that float holds
         exact.q.each_at([&](double& x, extent_t i, extent_t h, extent_t r, extent_t e) { x = static_cast<double>(t.q(i, h, r, e)); });
         auto const same = [](tensor<double>& to, tensor<float> const& from) { to.each_at([&](double& x, extent_t i, extent_t h, extent_t r, extent_t e) { x = static_cast<double>(from(i, h, r, e)); }); };
-        same(exact.key, t.key), same(exact.v, t.v), same(exact.log_decay, t.log_decay), same(exact.beta, t.beta), same(exact.s0, t.s0), same(exact.z0, t.z0), same(exact.dout, t.dout);
+        same(exact.key, t.key), same(exact.v, t.v), same(exact.log_decay, t.log_decay), same(exact.beta, t.beta), same(exact.factor, t.factor), same(exact.s0, t.s0), same(exact.z0, t.z0), same(exact.dout, t.dout);
         same(exact.ds1, t.ds1), same(exact.dz1, t.dz1);
         run_backward(exact), run_backward(t);
         CAPTURE(name_of(k));
@@ -82,7 +83,8 @@ TEST_CASE("Gradients in float are those in double, rounded", "[recurrent]") {
         CHECK(close(t.dv, exact.dv));
         CHECK(close(t.ds0, exact.ds0));
         if (has_decay(k)) { CHECK(close(t.dlog, exact.dlog)); }
-        if (is_delta(k)) { CHECK(close(t.dbeta, exact.dbeta)); }
+        if (has_beta(k)) { CHECK(close(t.dbeta, exact.dbeta)); }
+        if (has_factor(k)) { CHECK(close(t.dfactor, exact.dfactor)); }
     }
 }
 

@@ -12,7 +12,7 @@
 namespace heed_test {
 
 char const* name_of(kind k) {
-    constexpr char const* names[] = {"raw", "normalized", "relu normalized", "retention", "head decay", "channel decay", "delta", "channel delta", "gated delta", "kimi delta", "all keys", "first keys"};
+    constexpr char const* names[] = {"raw", "normalized", "relu normalized", "retention", "head decay", "channel decay", "delta", "channel delta", "gated delta", "kimi delta", "weighted", "all keys", "first keys"};
     return names[static_cast<int>(k)];
 }
 
@@ -29,15 +29,16 @@ trial<T>::trial(kind which, lengths sizes, random_source& random) : k(which), n(
     heed::shape const so{n.batch, n.heads, n.tokens, n.value_width}, ss{n.batch, n.heads, n.width, n.value_width}, sz{n.batch, n.heads, n.width, 1};
     heed::strides const gaps = padded(sq, 3);
     q = tensor<T>(sq, gaps), key = tensor<T>(sk), v = tensor<T>(sv, heed::strides{sv.seq * sv.feature * sv.head, sv.feature, sv.head * sv.feature, 1}); // values sequence first
-    log_decay = tensor<T>(decay_shape()), beta = tensor<T>(is_delta(k) ? beta_shape() : heed::shape{});
+    log_decay = tensor<T>(decay_shape()), factor = tensor<T>(has_factor(k) ? heed::shape{n.batch, n.heads, n.tokens, 1} : heed::shape{}), beta = tensor<T>(has_beta(k) ? beta_shape() : heed::shape{});
     s0 = tensor<T>(ss), z0 = tensor<T>(sz), out = tensor<T>(so), s1 = tensor<T>(ss), z1 = tensor<T>(sz);
     dout = tensor<T>(so), dq = tensor<T>(sq), dk = tensor<T>(sk), dv = tensor<T>(sv), ds0 = tensor<T>(ss), dz0 = tensor<T>(sz), ds1 = tensor<T>(ss), dz1 = tensor<T>(sz);
-    dlog = tensor<T>(log_decay.shape()), dbeta = tensor<T>(beta.shape());
+    dlog = tensor<T>(log_decay.shape()), dbeta = tensor<T>(beta.shape()), dfactor = tensor<T>(factor.shape());
     q.normal(random), v.normal(random), dout.normal(random), s0.normal(random), ds1.normal(random), dz1.normal(random);
     key.normal(random, 1 / std::sqrt(static_cast<double>(n.width > 0 ? n.width : 1)));
     z0.each([&](T& x) { x = static_cast<T>(random.uniform(1, 2)); });
     log_decay.each([&](T& x) { x = static_cast<T>(random.chance(0.1) ? -random.uniform(5, 40) : random.chance(0.2) ? 0 : -random.uniform(0, 0.3)); });
     beta.each([&](T& x) { x = static_cast<T>(random.uniform(0, 1)); });
+    factor.normal(random, 0.7);
     for (extent_t b = 0; b < n.batch; ++b) { key_lengths.push_back(static_cast<std::int32_t>(random.integer(1, n.keys > 0 ? n.keys : 1))); }
 }
 template struct trial<float>;
@@ -61,6 +62,7 @@ void with_mechanism(trial<T> const& t, F const& f) {
     case kind::channel_delta: return f(delta_attention(b.in(), t.scale));
     case kind::gated_delta: return f(gated_delta_attention(g.in(), b.in(), t.scale));
     case kind::kimi_delta: return f(kimi_delta_attention(g.in(), b.in(), t.scale));
+    case kind::weighted: return f(recurrent{identity_map{}, weighted_update{b.in()}, learned_denominator{t.factor.in()}, causal_bottom_right{}, t.scale});
     case kind::all_keys: return f(recurrent{elu_plus_one{}, additive_update{}, running_sum{t.eps}, full{}, t.scale});
     case kind::first_keys: return f(recurrent{elu_plus_one{}, additive_update{}, running_sum{t.eps}, key_lengths{per_batch(t.key_lengths.data(), t.n.batch)}, t.scale});
     }
@@ -114,7 +116,10 @@ void run_backward(trial<T>& t) {
         };
         heed::log_decay_gradient<T> const dlog{t.dlog.view()};
         heed::beta_gradient<T> const dbeta{t.dbeta.view()};
-        if constexpr (M::decays != heed::decay_kind::none && M::corrects) {
+        [[maybe_unused]] heed::factor_gradient<T> const dfactor{t.dfactor.view()};
+        if constexpr (M::has_factor) {
+            back(dbeta, dfactor);
+        } else if constexpr (M::decays != heed::decay_kind::none && M::corrects) {
             back(dlog, dbeta);
         } else if constexpr (M::decays != heed::decay_kind::none) {
             back(dlog);
@@ -154,7 +159,7 @@ template <class T>
 recurrent_result token_by_token(trial<T> const& t) {
     lengths const& n = t.n;
     recurrent_result r{oracle::array(t.out.shape()), oracle::array(t.s0.shape()), oracle::array(t.z0.shape())};
-    oracle::array const q = oracle::read(t.q.in()), k = oracle::read(t.key.in()), v = oracle::read(t.v.in()), g = oracle::read(t.log_decay.in()), beta = oracle::read(t.beta.in());
+    oracle::array const q = oracle::read(t.q.in()), k = oracle::read(t.key.in()), v = oracle::read(t.v.in()), g = oracle::read(t.log_decay.in()), beta = oracle::read(t.beta.in()), denominator = oracle::read(t.factor.in());
     if (t.with_states) { r.s = oracle::read(t.s0.in()), r.z = oracle::read(t.z0.in()); }
     auto const key = [&](extent_t b, extent_t h, extent_t j, extent_t c) { return feature(t.k, k(b, h / (n.heads / n.k_heads), j, c)); };
     auto const value = [&](extent_t b, extent_t h, extent_t j, extent_t e) { return v(b, h / (n.heads / n.v_heads), j, e); };
@@ -166,8 +171,8 @@ recurrent_result token_by_token(trial<T> const& t) {
         }
         for (extent_t e = 0; e < n.value_width; ++e) {
             double u = value(b, h, j, e);
-            if (is_delta(t.k)) {
-                for (extent_t c = 0; c < n.width; ++c) { u -= r.s(b, h, c, e) * key(b, h, j, c); }
+            if (has_beta(t.k)) {
+                for (extent_t c = 0; is_delta(t.k) && c < n.width; ++c) { u -= r.s(b, h, c, e) * key(b, h, j, c); }
                 u *= beta.spread(b, h, j, e);
             }
             for (extent_t c = 0; c < n.width; ++c) { r.s(b, h, c, e) += key(b, h, j, c) * u; }
@@ -183,7 +188,7 @@ recurrent_result token_by_token(trial<T> const& t) {
                 for (extent_t e = 0; e < n.value_width; ++e) {
                     double o = 0;
                     for (extent_t c = 0; c < n.width; ++c) { o += t.scale * feature(t.k, q(b, h / (n.heads / n.q_heads), i, c)) * r.s(b, h, c, e); }
-                    r.out(b, h, i, e) = has_z(t.k) ? o / sum : o;
+                    r.out(b, h, i, e) = has_z(t.k) ? o / sum : has_factor(t.k) ? o * std::exp(-denominator(b, h, i, 0)) : o;
                 }
             }
         }

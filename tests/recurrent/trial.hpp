@@ -14,11 +14,13 @@
 
 namespace heed_test {
 
-enum class kind { raw, normalized, relu_normalized, retention, head_decay, channel_decay, delta, channel_delta, gated_delta, kimi_delta, all_keys, first_keys };
+enum class kind { raw, normalized, relu_normalized, retention, head_decay, channel_decay, delta, channel_delta, gated_delta, kimi_delta, weighted, all_keys, first_keys };
 inline constexpr kind along[] = {kind::raw,   kind::normalized,    kind::relu_normalized, kind::retention, kind::head_decay, kind::channel_decay,
-                                 kind::delta, kind::channel_delta, kind::gated_delta,     kind::kimi_delta};
+                                 kind::delta, kind::channel_delta, kind::gated_delta,     kind::kimi_delta, kind::weighted};
 char const* name_of(kind k);
 inline bool is_delta(kind k) { return k >= kind::delta && k <= kind::kimi_delta; }
+inline bool has_beta(kind k) { return k >= kind::delta && k <= kind::weighted; }
+inline bool has_factor(kind k) { return k == kind::weighted; } // a learned denominator
 inline bool has_z(kind k) { return k == kind::normalized || k == kind::relu_normalized || k >= kind::all_keys; }
 inline bool has_decay(kind k) { return (k >= kind::retention && k <= kind::channel_decay) || k == kind::gated_delta || k == kind::kimi_delta; }
 inline bool decays_channels(kind k) { return k == kind::channel_decay || k == kind::kimi_delta; }
@@ -36,8 +38,8 @@ struct trial {
     double scale = 0.7, eps = 1e-6;
     int threads = 1;
     bool with_states = true;
-    tensor<T> q, key, v, log_decay, beta, s0, z0, out, s1, z1;
-    tensor<T> dout, dq, dk, dv, ds0, dz0, ds1, dz1, dlog, dbeta;
+    tensor<T> q, key, v, log_decay, beta, factor, s0, z0, out, s1, z1;
+    tensor<T> dout, dq, dk, dv, ds0, dz0, ds1, dz1, dlog, dbeta, dfactor;
     std::vector<std::int32_t> key_lengths;
 
     trial(kind which, lengths sizes, random_source& random);

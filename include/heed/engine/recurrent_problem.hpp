@@ -39,7 +39,7 @@ struct recurrent_gradients {
     tensor_view<E> dq, dk, dv;            // shaped as q, k, v; null: not wanted
     state_view<T> initial = {};           // by the initial state
     state_view<T const> last = {};        // of the loss by the last state, where it has one
-    tensor_view<T> log_decay = {}, beta = {}; // shaped as the update's views
+    tensor_view<T> log_decay = {}, beta = {}, factor = {}; // shaped as the views of update and normalizer
 };
 
 } // namespace heed

@@ -7,7 +7,8 @@
 //
 // feature map   policy/feature: what becomes of rows of q and k
 // update        policy/update: additive, decays, delta rule
-// normalizer    unnormalized{}, position_softmax{} (keys in place of their map: softmax over all positions, channel by channel), or running_sum{eps}: divided by the same sums of ones. Denominators may come near 0 or below it when features may be negative
+// normalizer    unnormalized{}, position_softmax{} (keys in place of their map: softmax over all positions, channel by channel), or running_sum{eps}: divided by the same sums of ones. Denominators may come near 0 or below it when features may be negative;
+//               learned_denominator{n}: times e^(-n_t), positive whatever the features; row_factor{g}: times g_t > 0. Views (B|1, H|1, N|1, 1)
 // order         causal_bottom_right (N = M), or full and key_lengths: every query reads the sum over all keys (additive updates only)
 // scale         of the queries' features; 1 unless said
 //
@@ -36,6 +37,22 @@ struct position_softmax {
     static constexpr bool sums_ones = false;
     static constexpr bool over_positions = true;
 };
+
+// Normalised attention: a denominator that is learned from the token, o_t = e^(-n_t) q^T S (dsf-mqar, arXiv:2405.15731).
+template <class T>
+struct learned_denominator {
+    static constexpr bool sums_ones = false, in_logarithm = true;
+    tensor_view<T const> factor; // n
+};
+template <class T>
+learned_denominator(tensor_view<T>) -> learned_denominator<std::remove_const_t<T>>;
+template <class T>
+struct row_factor {
+    static constexpr bool sums_ones = false, in_logarithm = false;
+    tensor_view<T const> factor;
+};
+template <class T>
+row_factor(tensor_view<T>) -> row_factor<std::remove_const_t<T>>;
 
 namespace detail {
 // How an order walks: along the sequence, or all keys before any query.
@@ -73,6 +90,8 @@ struct recurrent {
     static constexpr bool corrects = U::corrects;
     static constexpr bool normalized = N::sums_ones;
     static constexpr bool over_positions = requires { N::over_positions; };
+    static constexpr bool weighs = requires { U::weighs; };
+    static constexpr bool has_factor = requires { N::in_logarithm; };
 
     static_assert(detail::is_feature_map<F>, "heed: the first slot of recurrent{...} is a feature map: a call operator from V to V or a map of rows, see heed/policy/feature");
     static_assert(StateUpdate<U>, "heed: the second slot of recurrent{...} is a state update: additive_update, scalar_decay, channel_decay, delta_rule, see heed/policy/update");
@@ -80,6 +99,7 @@ struct recurrent {
     static_assert(causal || (decays == decay_kind::none && !corrects), "heed: only additive updates have a form that is not causal; decays and the delta rule need an order of keys");
     static_assert(!(causal && over_positions), "heed: position_softmax sums over all positions before any query; its order is full or key_lengths");
     static_assert(!over_positions || ElementwiseMap<F> || requires { F::keeps_width; }, "heed: position_softmax needs a feature map that keeps the width of the queries");
+    static_assert(!(weighs && (normalized || over_positions)), "heed: weighted_update weighs values, not the running sum of ones; weigh them before, or leave out the denominator");
     static_assert(!(corrects && normalized), "heed: the delta rule has no running sum of ones to be divided by; normalise its output instead");
 };
 recurrent() -> recurrent<>;
@@ -106,9 +126,9 @@ template <class F, class T>
 struct recurrent_form {
     F feature = {};
     decay_kind decays = decay_kind::none;
-    bool corrects = false, normalized = false, causal = true, over_positions = false;
+    bool corrects = false, normalized = false, causal = true, over_positions = false, weighs = false, factor_is_logarithm = false;
     T scale = T(1), eps = T(0);
-    tensor_view<T const> log_decay = {}, beta = {};
+    tensor_view<T const> log_decay = {}, beta = {}, factor = {};
     tensor_view<std::int32_t const> lengths = {};
 
     // Features of a mapped row of d numbers.
@@ -119,6 +139,8 @@ struct recurrent_form {
             return d;
         }
     }
+    HEED_HD bool has_beta() const { return corrects || weighs; }
+    HEED_HD bool has_factor() const { return factor.data_handle() != nullptr; }
     HEED_HD bool sums_ones() const { return normalized || over_positions; } // in a column of the state behind those of values
     // The keys that a batch entry has, where all queries read all keys.
     HEED_HD extent_t keys(place const& at) const {
@@ -134,7 +156,9 @@ HEED_INLINE recurrent_form<F, T> form_of(recurrent<F, U, N, P> const& m) {
     r.feature = m.feature, r.decays = U::decays, r.corrects = U::corrects, r.normalized = M::normalized, r.causal = M::causal, r.over_positions = M::over_positions, r.scale = static_cast<T>(m.scale);
     if constexpr (M::normalized) { r.eps = static_cast<T>(m.normalizer.eps); }
     if constexpr (U::decays != decay_kind::none) { r.log_decay = m.update.log_decay; }
-    if constexpr (U::corrects) { r.beta = m.update.beta; }
+    r.weighs = M::weighs;
+    if constexpr (U::corrects || M::weighs) { r.beta = m.update.beta; }
+    if constexpr (M::has_factor) { r.factor = m.normalizer.factor, r.factor_is_logarithm = N::in_logarithm; }
     if constexpr (requires { m.order.lengths; }) { r.lengths = m.order.lengths; }
     return r;
 }

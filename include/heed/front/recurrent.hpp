@@ -47,7 +47,7 @@ template <class O>
 inline constexpr bool is_recurrent_option = is_backend<O> || is_initial_state<O> || is_final_state<O>;
 
 // Arguments of the family, in this order.
-enum recurrent_argument { rec_q, rec_k, rec_v, rec_out, rec_s0, rec_z0, rec_s, rec_z, rec_dout, rec_dq, rec_dk, rec_dv, rec_ds0, rec_dz0, rec_ds, rec_dz, rec_dlog, rec_dbeta, recurrent_arguments };
+enum recurrent_argument { rec_q, rec_k, rec_v, rec_out, rec_s0, rec_z0, rec_s, rec_z, rec_dout, rec_dq, rec_dk, rec_dv, rec_ds0, rec_dz0, rec_ds, rec_dz, rec_dlog, rec_dbeta, rec_dfactor, recurrent_arguments };
 inline constexpr axis_rule recurrent_rules[] = {
     {rec_k, axis::batch, rule_kind::equal, rec_q, axis::batch},     {rec_v, axis::batch, rule_kind::equal, rec_q, axis::batch},
     {rec_out, axis::batch, rule_kind::equal, rec_q, axis::batch},   {rec_k, axis::feature, rule_kind::equal, rec_q, axis::feature},
@@ -69,6 +69,8 @@ struct recurrent_rules_of {
         if (m.causal) { door::check_axes(args, 4, along_rules, 1); }
         shape const q = args[rec_q].extents, out = args[rec_out].extents;
         if (m.decays != decay_kind::none) { door::check_view("log decay", m.log_decay.shape(), shape{out.batch, out.head, q.seq, m.decays == decay_kind::head ? 1 : m.width(q.feature)}, false); }
+        if (m.has_factor()) { door::check_view("the factor of rows", m.factor.shape(), shape{out.batch, out.head, q.seq, 1}, false); }
+        if (m.weighs) { door::check_view("beta", m.beta.shape(), shape{out.batch, out.head, args[rec_k].extents.seq, out.feature}, false); }
         if (m.corrects) { door::check_view("beta", m.beta.shape(), shape{out.batch, out.head, q.seq, out.feature}, false); }
         if (m.lengths.data_handle() == nullptr) { return; }
         door::check_view("key lengths", m.lengths.shape(), shape{q.batch, 1, 1, 1}, false);
@@ -89,6 +91,7 @@ struct recurrent_rules_of {
             if (!args[i].written) { continue; }
             door::check_apart(args[i], argument::of("log decay", m.log_decay));
             door::check_apart(args[i], argument::of("beta", m.beta));
+            door::check_apart(args[i], argument::of("the factor of rows", m.factor));
         }
     }
     // A state's argument against its shape, where it is given.

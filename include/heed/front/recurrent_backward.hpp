@@ -37,6 +37,12 @@ struct beta_gradient {
 };
 template <class T>
 beta_gradient(tensor_view<T>) -> beta_gradient<T>;
+template <class T>
+struct factor_gradient { // of learned_denominator or row_factor
+    tensor_view<T> d;
+};
+template <class T>
+factor_gradient(tensor_view<T>) -> factor_gradient<T>;
 
 namespace detail {
 template <template <class> class Kind, class O>
@@ -45,7 +51,7 @@ template <template <class> class Kind, class T>
 inline constexpr bool is_kind_of<Kind, Kind<T>> = true;
 template <class O>
 inline constexpr bool is_recurrent_gradient = is_backend<O> || is_initial_state<O> || is_kind_of<initial_state_gradient, O> || is_kind_of<final_state_gradient, O> || is_kind_of<log_decay_gradient, O> ||
-                                              is_kind_of<beta_gradient, O>;
+                                              is_kind_of<beta_gradient, O> || is_kind_of<factor_gradient, O>;
 } // namespace detail
 
 // One for all mechanisms of a feature map F: recurrent_backward_plan<M, E, B> names it by the mechanism.
@@ -101,7 +107,7 @@ private:
             argument{},                        argument{},                        argument::of("dout", d_.dout),
             argument::of("dq", d_.dq),         argument::of("dk", d_.dk),         argument::of("dv", d_.dv),
             argument::of("gradient of the initial state", d_.initial.s), argument::of("gradient of the initial z", d_.initial.z), argument::of("gradient of the final state", d_.last.s),
-            argument::of("gradient of the final z", d_.last.z), argument::of("log_decay_gradient", d_.log_decay), argument::of("beta_gradient", d_.beta)};
+            argument::of("gradient of the final z", d_.last.z), argument::of("log_decay_gradient", d_.log_decay), argument::of("beta_gradient", d_.beta), argument::of("factor_gradient", d_.factor)};
         rules::check(form_, args);
         rules::check_offsets(form_, args);
         shape const out = p_.out.shape();
@@ -117,6 +123,7 @@ private:
         }
         if (args[rec_dlog].address != 0) { door::check_same(args[rec_dlog], argument::of("log decay", form_.log_decay)); }
         if (args[rec_dbeta].address != 0) { door::check_same(args[rec_dbeta], argument::of("beta", form_.beta)); }
+        if (args[rec_dfactor].address != 0) { door::check_same(args[rec_dfactor], argument::of("the factor of rows", form_.factor)); }
         argument given[recurrent_arguments];
         int count = 0;
         for (int i = 0; i < recurrent_arguments; ++i) {
@@ -146,8 +153,11 @@ HEED_INLINE void take_recurrent(recurrent_problem<E>& p, recurrent_gradients<E>&
         static_assert(M::decays != decay_kind::none, "heed: log_decay_gradient is for updates with decays; this one has none");
         d.log_decay = option.d;
     } else if constexpr (is_kind_of<beta_gradient, O>) {
-        static_assert(M::corrects, "heed: beta_gradient is for the delta rule; this update has no beta");
+        static_assert(M::corrects || M::weighs, "heed: beta_gradient is for the delta rule and weighted_update; this update has no beta");
         d.beta = option.d;
+    } else if constexpr (is_kind_of<factor_gradient, O>) {
+        static_assert(M::has_factor, "heed: factor_gradient is for learned_denominator and row_factor; this normalizer has no factor");
+        d.factor = option.d;
     }
 }
 } // namespace detail

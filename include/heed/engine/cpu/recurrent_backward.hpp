@@ -31,7 +31,7 @@ struct recurrent_backward {
         extent_t const h = p.heads();
         extent_t groups = gcd(gcd(p.q.extent(1), p.k.extent(1)), p.v.extent(1));
         bool all_batches = false;
-        for (auto const* x : {&d.log_decay, &d.beta}) {
+        for (auto const* x : {&d.log_decay, &d.beta, &d.factor}) {
             if (x->data_handle() == nullptr) { continue; }
             all_batches = all_batches || x->extent(0) == 1;
             groups = x->extent(1) == 1 ? 1 : groups;
@@ -49,7 +49,7 @@ struct recurrent_backward {
     static void run(form const& m, problem const& p, gradients const& d, X& executor, division const& n, int slots, std::byte* workspace) {
         std::byte* const base = aligned(workspace);
         std::size_t const bytes = slot_bytes(m, p);
-        clear(d.log_decay), clear(d.beta);
+        clear(d.log_decay), clear(d.beta), clear(d.factor);
         detail::for_each_item<A>(executor, slots, n.items(), [&](extent_t item, int at) {
             arena room(base + static_cast<std::size_t>(at) * bytes);
             slot s(m, p, room);
@@ -153,6 +153,7 @@ private:
         bool finite = rows::read_keys(m, p, at, first, len, c);
         finite &= rows::read_queries(m, p, at, first, len, c);
         finite &= rows::read(d.dout, at.b, at.h, first, len, 0, at.columns, c.tall, c.dout, c.vp);
+        finite &= factor_back(m, p, d, at, first, len, !finite_only || finite, finite_only, c);
         if (finite_only && !finite) { return false; }
         c.prepare(len, true);
         c.turn_state();
@@ -163,6 +164,28 @@ private:
         write_queries(m, p, d, at, first, len, c);
         write_keys(m, p, d, at, first, len, c);
         return true;
+    }
+    // Gradients of the factors of rows, where they are to be given and will not come `again`; dout becomes that of what they multiply. Returns true if that is finite.
+    static bool factor_back(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, bool give_them, bool again, chunk& c) {
+        if (!m.has_factor()) { return true; }
+        V poison(0);
+        T along[tokens];
+        for (extent_t t = 0; t < len; ++t) {
+            T const by = rows::factor(m, at.b, at.h, first + t);
+            T* const row = c.dout + t * c.vp;
+            E const* const out = p.out.row(at.b, at.h, first + t);
+            along[t] = T(0);
+            for (extent_t e = 0; e < at.columns; ++e) { along[t] += row[e] * static_cast<T>(out[e * p.out.stride(3)]); }
+            along[t] *= m.factor_is_logarithm ? T(-1) : T(1) / by;
+            for (extent_t e = 0; e < c.tall; e += V::lanes) {
+                V const y = V::load(row + e) * V(by);
+                poison = fma(y, V(0), poison);
+                y.store(row + e);
+            }
+        }
+        bool const finite = all(poison == V(0));
+        if (give_them && (finite || !again)) { add(d.factor, at, first, len, along, 1, 1); }
+        return finite;
     }
     // The gradient of a quotient: by the numerators, and by the denominator in the column of ones.
     static void divide_back(form const& m, problem const& p, head_place const& at, extent_t n, extent_t t, T sum, chunk& c) {
@@ -187,6 +210,7 @@ private:
             extent_t const len = whole.queries - first < tokens ? whole.queries - first : tokens;
             rows::read_queries(m, p, at, first, len, c);
             rows::read(d.dout, at.b, at.h, first, len, 0, at.columns, c.tall, c.dout, c.vp);
+            factor_back(m, p, d, at, first, len, true, false, c);
             if (m.normalized) {
                 c.read_state_only(len);
                 for (extent_t t = 0; t < len; ++t) { divide_back(m, p, at, first + t, t, nothing ? math::inf<T>() : c.o[t * c.vp + at.columns], c); }
@@ -241,9 +265,14 @@ private:
                 give(rows_of, pitch, d.dk, p.heads(), at, at.kh, first, len, p.k.extent(3));
             }
         }
+        if (m.weighs) { // c.h is by the weighted values
+            rows::read(p.v, at.b, at.vh, first, len, 0, at.columns, c.tall, c.dbeta, c.vp);
+            chunk::multiply(c.h, c.dbeta, len, c.vp, c.tall);
+            chunk::multiply(c.beta, c.h, len, c.vp, c.tall);
+        }
         if (d.dv.data_handle() != nullptr) { give(c.h, c.vp, d.dv, p.heads(), at, at.vh, first, len, at.columns); }
         if (m.decays != decay_kind::none) { add(d.log_decay, at, first, len, c.dg, m.decays == decay_kind::head ? 1 : c.qp, m.decays == decay_kind::head ? 1 : width); }
-        if (m.corrects) { add(d.beta, at, first, len, c.dbeta, c.vp, at.columns); }
+        if (m.has_beta()) { add(d.beta, at, first, len, c.dbeta, c.vp, at.columns); }
     }
     // Gradients of data whose extents of 1 stand for all: summed over those.
     static void add(tensor_view<T> const& to, head_place const& at, extent_t first, extent_t len, T const* from, extent_t pitch, extent_t width) {

@@ -28,6 +28,7 @@ struct chunk_sizes {
     extent_t columns = 0; // dv, and one more for the sum of ones
     decay_kind decays = decay_kind::none;
     bool corrects = false;
+    bool weighs = false;    // values come multiplied by beta
     extent_t raw = 0;     // numbers of a row before a map of rows; 0: the map changes no width
     bool over_positions = false; // keys go through a softmax over all positions
 };
@@ -74,7 +75,7 @@ public:
         bool const head = n.decays == decay_kind::head, channel = n.decays == decay_kind::channel;
         auto const take = [&](extent_t count, bool wanted = true) { return wanted ? room.take<T>(count) : nullptr; };
         q = take(rows_q), k = take(rows_q), u = take(rows_v), o = take(rows_v), state = take(wide * vp), turned_ = take(wide * cp), weights_ = take(pairs);
-        beta = take(rows_v, n.corrects), weights_b_ = take(pairs, n.corrects);
+        beta = take(rows_v, n.corrects || n.weighs), weights_b_ = take(pairs, n.corrects);
         g = take(channel ? rows_q : c, n.decays != decay_kind::none), factor = take(wide, n.decays != decay_kind::none);
         between_ = take(pairs, !channel), running_ = take(cp, head), head_prefix_ = take(c, head), head_suffix_ = take(cp, head);
         decay_ = take(rows_q, channel), prefix_ = take(rows_q, channel), suffix_ = take(rows_q, channel), total_ = take((c / block + 1) * qp, channel);
@@ -84,7 +85,7 @@ public:
         raw = take(c * rp, n.raw > 0), draw = take(c * rp, n.raw > 0 && backward);
         x = take(wide * vp, backward), dout = take(rows_v, backward), dq = take(rows_q, backward), dk = take(rows_q, backward), h = take(rows_v, backward);
         da_ = take(pairs, backward), state_turned_ = take(tall * qp, backward), x_turned_ = take(tall * qp, backward), u_turned_ = take(tall * cp, backward);
-        later = take(rows_q, backward && n.corrects), dbeta = take(rows_v, backward && n.corrects), db_ = take(pairs, backward && n.corrects);
+        later = take(rows_q, backward && n.corrects), dbeta = take(rows_v, backward && (n.corrects || n.weighs)), db_ = take(pairs, backward && n.corrects);
         dg = take(channel ? rows_q : c, backward && decays);
         earlier_ = take(rows_q, backward && channel), some_ = take(block * qp, backward && channel);
     }

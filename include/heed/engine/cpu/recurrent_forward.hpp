@@ -41,7 +41,7 @@ struct recurrent_forward {
         return {cuts < 1 ? 1 : cuts, columns < out.feature ? columns : out.feature, heads * (cuts < 1 ? 1 : cuts)};
     }
     // of rows of d numbers
-    static chunk_sizes sizes(form const& m, extent_t d, extent_t columns) { return {tokens, m.width(d), columns + (m.sums_ones() ? 1 : 0), m.decays, m.corrects, rows::of_rows ? d : 0, m.over_positions}; }
+    static chunk_sizes sizes(form const& m, extent_t d, extent_t columns) { return {tokens, m.width(d), columns + (m.sums_ones() ? 1 : 0), m.decays, m.corrects, m.weighs, rows::of_rows ? d : 0, m.over_positions}; }
     static std::size_t slot_bytes(form const& m, extent_t width, division const& d) {
         arena count(nullptr);
         chunk const c(sizes(m, width, d.columns), false, count);
@@ -112,6 +112,9 @@ private:
                 V const by(nothing ? T(1) : T(1) / (row[at.columns] + m.eps));
                 for (extent_t e = 0; e < at.columns; e += V::lanes) { (V::load(row + e) * by).store(row + e); }
             }
+        }
+        if (m.has_factor()) {
+            for (extent_t r = 0; r < len; ++r) { scale_in_place<A>(c.o + r * c.vp, c.tall, rows::factor(m, at.b, at.h, first + r)); }
         }
         unpack_rows<A>(c.o, c.vp, len, at.columns, p.out.row(at.b, at.h, first) + at.c0 * p.out.stride(3), p.out.stride(2), p.out.stride(3));
     }

@@ -153,7 +153,7 @@ struct recurrent_rows {
         }
     }
     static void read_beta(form const& m, extent_t b, extent_t h, extent_t first, extent_t rows, extent_t c0, extent_t width, extent_t wide, T* beta, extent_t pitch) {
-        if (!m.corrects) { return; }
+        if (!m.has_beta()) { return; }
         extent_t const step = m.beta.extent(3) == 1 ? 0 : m.beta.stride(3);
         for (extent_t r = 0; r < rows; ++r) { spread_row(spread(m.beta, b, h, first + r) + c0 * step, step, width, wide, T(1), beta + r * pitch); }
     }
@@ -175,6 +175,24 @@ struct recurrent_rows {
         total.store(part);
         for (int l = 0; l < lanes; ++l) { all += part[l]; }
         return all;
+    }
+
+    // y *= x. Returns true if all is finite.
+    static bool multiply(T const* x, T* y, extent_t rows, extent_t pitch, extent_t width) {
+        V poison(0);
+        for (extent_t r = 0; r < rows; ++r) {
+            for (extent_t c = r * pitch; c < r * pitch + width; c += lanes) {
+                V const z = V::load(x + c) * V::load(y + c);
+                poison = fma(z, V(0), poison);
+                z.store(y + c);
+            }
+        }
+        return all(poison == V(0));
+    }
+    // What a row of out is multiplied by.
+    static T factor(form const& m, extent_t b, extent_t h, extent_t n) {
+        T const x = *spread(m.factor, b, h, n);
+        return m.factor_is_logarithm ? math::exp(-x) : x;
     }
 
     // A state of `width` rows: columns [c0, c0 + columns) of S and, behind them, z. Null views are zeros.
@@ -217,6 +235,7 @@ struct recurrent_rows {
         }
         read_decays(m, at.b, at.h, first, rows, width, c.wide, c.g, c.qp);
         read_beta(m, at.b, at.h, first, rows, at.c0, at.columns, c.tall, c.beta, c.vp);
+        if (m.weighs) { finite &= multiply(c.beta, c.u, rows, c.vp, c.tall); }
         return finite;
     }
     // All keys of a head into the state, where their order does not matter.

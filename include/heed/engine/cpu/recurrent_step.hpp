@@ -56,8 +56,9 @@ private:
         mapped<true>(m, p.k, at.b, at.kh, n, width, wide, T(1), s.k, s);
         rows::read(p.v, at.b, at.vh, n, 1, 0, columns, tall, s.u, tall);
         decays(m, at, n, width, wide, s);
+        rows::read_beta(m, at.b, at.h, n, 1, 0, columns, tall, s.beta, tall);
+        if (m.weighs) { rows::multiply(s.beta, s.u, 1, tall, tall); }
         if (m.corrects) {
-            rows::read_beta(m, at.b, at.h, n, 1, 0, columns, tall, s.beta, tall);
             correct(p, at, width, columns, s);
         }
         update(p, at, width, columns, s);
@@ -71,6 +72,7 @@ private:
             T const by = T(1) / (sum + m.eps);
             for (extent_t e = 0; e < tall; e += lanes) { (V::load(s.o + e) * V(by)).store(s.o + e); }
         }
+        if (m.has_factor()) { scale_in_place<A>(s.o, tall, rows::factor(m, at.b, at.h, n)); }
         unpack_rows<A>(s.o, tall, extent_t(1), columns, p.out.row(at.b, at.h, n), p.out.stride(2), p.out.stride(3));
     }
     template <bool Keys = false>

@@ -3,6 +3,7 @@
 //
 //   S' = diag(a_t) S_{t-1}          decay: none, one number a head (scalar_decay), one a key channel (channel_decay)
 //   u_t = v_t                       additive
+//   u_t = beta_t v_t                additive, weighted (weighted_update{beta})
 //   u_t = beta_t (v_t - S'^T k_t)   delta rule: what the state would answer is corrected, not added to
 //   S_t = S' + k_t u_t^T
 //
@@ -13,6 +14,7 @@
 // What an engine reads of an update:
 //   decays      decay_kind::none, head or channel; then log_decay, the view
 //   corrects    the delta rule; then beta, the view
+//   weighs      where said: values are multiplied by beta, the view
 #pragma once
 
 #include <heed/policy/concepts.hpp>
@@ -26,6 +28,15 @@ struct additive_update {
     static constexpr decay_kind decays = decay_kind::none;
     static constexpr bool corrects = false;
 };
+
+template <class T>
+struct weighted_update {
+    static constexpr decay_kind decays = decay_kind::none;
+    static constexpr bool corrects = false, weighs = true;
+    tensor_view<T const> beta;
+};
+template <class T>
+weighted_update(tensor_view<T>) -> weighted_update<std::remove_const_t<T>>;
 
 // One decay a head and token. A fixed one is retention (Sun et al., arXiv:2307.08621).
 template <class T>
