@@ -14,7 +14,7 @@ configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/heedConfig.cmake.in ${
                               INSTALL_DESTINATION ${heed_package_dir} NO_SET_AND_CHECK_MACRO)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/heedConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/heedConfig.cmake ${PROJECT_BINARY_DIR}/heedConfigVersion.cmake
-              ${PROJECT_SOURCE_DIR}/cmake/heed_find_xsimd.cmake
+              ${PROJECT_SOURCE_DIR}/cmake/heed_find_xsimd.cmake ${PROJECT_SOURCE_DIR}/cmake/heed_cuda.cmake
         DESTINATION ${heed_package_dir})
 
 configure_file(${PROJECT_SOURCE_DIR}/cmake/heed.pc.in ${PROJECT_BINARY_DIR}/heed.pc @ONLY)

@@ -14,6 +14,10 @@
 // architecture flags share no code of heed's; everything larger is a template on the architecture tag.
 #if defined(__CUDACC__)
 #define HEED_HD __host__ __device__ __forceinline__
+#define HEED_DEVICE __device__ __forceinline__
+#if defined(__CUDA_ARCH__)
+#define HEED_ON_DEVICE // what is compiled now runs on a GPU
+#endif
 #elif defined(__GNUC__)
 #define HEED_HD [[gnu::always_inline]] inline
 #else

@@ -4,8 +4,6 @@
 
 #include <heed/front/plan.hpp>
 
-#include <memory>
-
 namespace heed {
 
 // out_i = attention of q_i over k, v. q (B, H, N, d), k (B, Hkv, M, d), v (B, Hkv, M, dv), out (B, H, N, dv); H a multiple of Hkv.
@@ -26,9 +24,8 @@ auto forward(M const& mechanism, Q const& q, K const& k, V const& v, O&& out, Op
     auto const backend = detail::pick_backend(cpu<serial, A>{}, options...);
     auto const saved = detail::pick_save(options...);
     auto p = plan<T, A>(mechanism, as_view(q).shape(), as_view(k).shape(), as_view(v).shape(), backend);
-    std::size_t const bytes = p.workspace_bytes();
-    std::unique_ptr<std::byte[]> const memory(bytes == 0 ? nullptr : new std::byte[bytes]);
-    p.run(q, k, v, out_view, std::span<std::byte>(memory.get(), bytes), saved);
+    detail::call_memory<std::remove_const_t<decltype(backend)>> const memory(backend, p.workspace_bytes());
+    p.run(q, k, v, out_view, memory.span(), saved);
     if constexpr (detail::is_save<std::remove_const_t<decltype(saved)>>) { return saved; }
 }
 

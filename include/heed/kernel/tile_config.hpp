@@ -2,7 +2,7 @@
 // Tuning: a plain value, chosen by a stateless selector, never seen by the mathematics.
 #pragma once
 
-#include <heed/kernel/batch.hpp>
+#include <heed/kernel/math.hpp>
 
 namespace heed {
 
@@ -45,7 +45,7 @@ template <class Ring, class V>
 using accumulator_of = decltype(Ring::template zero<V>());
 
 template <class Ring, class V>
-HEED_INLINE V finish_sum(Ring const& ring, accumulator_of<Ring, V> const& acc, extent_t width) {
+HEED_HD V finish_sum(Ring const& ring, accumulator_of<Ring, V> const& acc, extent_t width) {
     if constexpr (requires { ring.finish(acc, width); }) {
         return ring.finish(acc, width);
     } else {
@@ -54,7 +54,8 @@ HEED_INLINE V finish_sum(Ring const& ring, accumulator_of<Ring, V> const& acc, e
 }
 // A tile's sum into what came before, which is multiplied by factor where the ring's sums are rescaled at all.
 template <class Ring, class V>
-HEED_INLINE V join_sums(V before, V factor, V tile) {
+HEED_HD V join_sums(V before, V factor, V tile) {
+    using math::fma;
     if constexpr (requires { Ring::join(before, factor, tile); }) {
         return Ring::join(before, factor, tile);
     } else {

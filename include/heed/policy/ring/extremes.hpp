@@ -32,7 +32,7 @@ struct best_plus {
     }
     template <class V>
     HEED_HD static V step(V acc, V a, V b) {
-        return Order::best(combine(a, b), acc);
+        return Order::best_number(combine(a, b), acc);
     }
     template <class V>
     HEED_HD static V reduce(V a, V b) {
@@ -65,6 +65,11 @@ struct greatest {
         return max(a, b);
     }
     template <class V>
+    HEED_HD static V best_number(V x, V acc) {
+        using math::greater_number;
+        return greater_number(x, acc);
+    }
+    template <class V>
     HEED_HD static auto better(V a, V b) {
         return a > b;
     }
@@ -79,6 +84,11 @@ struct least {
     HEED_HD static V best(V a, V b) {
         using math::min;
         return min(a, b);
+    }
+    template <class V>
+    HEED_HD static V best_number(V x, V acc) {
+        using math::lesser_number;
+        return lesser_number(x, acc);
     }
     template <class V>
     HEED_HD static auto better(V a, V b) {

@@ -34,11 +34,11 @@ struct hilbert_range {
     }
     template <class V>
     HEED_HD static detail::two_accumulators<V> step(detail::two_accumulators<V> const& acc, V k, V q) {
-        using math::max;
-        using math::min;
+        using math::greater_number;
+        using math::lesser_number;
         using math::side_difference;
         V const x = side_difference(q, k);
-        return {max(x, acc.first), min(x, acc.second)};
+        return {greater_number(x, acc.first), lesser_number(x, acc.second)};
     }
     template <class V>
     HEED_HD static detail::two_accumulators<V> reduce(detail::two_accumulators<V> const& a, detail::two_accumulators<V> const& b) {
@@ -69,9 +69,9 @@ struct one_sided_range {
     }
     template <class V>
     HEED_HD static detail::two_accumulators<V> step(detail::two_accumulators<V> const& acc, V k, V q) {
-        using math::min;
+        using math::lesser_number;
         V const x = q - k;
-        return {acc.first + x, min(x, acc.second)};
+        return {acc.first + x, lesser_number(x, acc.second)};
     }
     template <class V>
     HEED_HD static detail::two_accumulators<V> reduce(detail::two_accumulators<V> const& a, detail::two_accumulators<V> const& b) {

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Which engine runs a mechanism on the GPU. An engine states its needs twice: as a requirement on the mechanism's properties, here, and as
+// serves(problem, device), asked of every call (widths, alignment, compute capability). The first of the list that serves runs; simt_forward, the
+// last, serves everything. Plans say which it was.
+//
+//   static constexpr std::string_view name;
+//   static constexpr extent_t tile_queries, tile_keys;
+//   static bool serves(pairwise_problem<T> const&, cuda_device const&);                     null data: row-major views of these shapes
+//   static std::size_t workspace_bytes(pairwise_problem<T> const&, cuda_device const&);
+//   static void run(M const&, pairwise_problem<T> const&, cuda<A> const&, cuda_device const&, std::byte* workspace);
+#pragma once
+
+#include <heed/engine/cuda/pairwise_forward.cuh>
+#include <heed/engine/engine_for.hpp>
+
+namespace heed {
+
+template <class... Engines>
+struct engine_list {
+    // f(engine) of the first that serves; true once there was one.
+    template <class Problem, class F>
+    static void with(Problem const& x, cuda_device const& device, F&& f) {
+        bool done = false;
+        ((done = done || (Engines::serves(x, device) ? (f(std::type_identity<Engines>{}), true) : false)), ...);
+    }
+    template <class Problem>
+    static std::size_t workspace_bytes(Problem const& x, cuda_device const& device) {
+        std::size_t most = 0;
+        ((most = Engines::workspace_bytes(x, device) > most ? Engines::workspace_bytes(x, device) : most), ...);
+        return most;
+    }
+};
+
+// A more demanding engine joins by a specialisation with a requirement: its own list, with what it does not serve left to simt_forward.
+template <Pairwise M, class T, class A>
+struct cuda_forward_engines {
+    using type = engine_list<simt_forward<M, T, A>>;
+};
+
+template <Pairwise M, class T, class A>
+struct forward_engine_for<M, T, cuda<A>> {
+    using type = typename cuda_forward_engines<M, T, A>::type;
+};
+
+} // namespace heed

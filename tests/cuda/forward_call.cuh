@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include "calls.hpp"
+
+#include <heed/heed.cuh>
+
+namespace heed_test {
+
+template <class M, class E>
+std::string forward_on_gpu(M const& m, heed::tensor_view<E const> q, heed::tensor_view<E const> k, heed::tensor_view<E const> v, heed::tensor_view<E> out, heed::tensor_view<float> lse,
+                           cudaStream_t stream) {
+    auto const plan = heed::plan<E>(m, q.shape(), k.shape(), v.shape(), heed::cuda{stream});
+    if constexpr (heed::detail::kept_of<decltype(M::normalizer)>() > 0) {
+        if (lse.data_handle() != nullptr) {
+            heed::forward(m, q, k, v, out, heed::cuda{stream}, heed::save{lse});
+            return std::string(plan.engine(q, k, v, out));
+        }
+    }
+    heed::forward(m, q, k, v, out, heed::cuda{stream});
+    return std::string(plan.engine(q, k, v, out));
+}
+
+} // namespace heed_test
+
+#define HEED_FORWARD_ON_GPU(M, E)                                                                                                                                                       \
+    template std::string heed_test::forward_on_gpu<M, E>(M const&, heed::tensor_view<E const>, heed::tensor_view<E const>, heed::tensor_view<E const>, heed::tensor_view<E>,            \
+                                                         heed::tensor_view<float>, cudaStream_t)

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "forward_call.cuh"
+
+HEED_FORWARD_ON_GPU(heed_test::on_gpu::sparse, float);
+HEED_FORWARD_ON_GPU(heed_test::on_gpu::counted, float);

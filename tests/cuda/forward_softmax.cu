@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "forward_call.cuh"
+
+HEED_FORWARD_ON_GPU(heed_test::on_gpu::causal, float);
+HEED_FORWARD_ON_GPU(heed_test::on_gpu::dense, heed::bf16);
+HEED_FORWARD_ON_GPU(heed_test::on_gpu::bent, heed::fp16);
