@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// One token of the recurrent family: the state is read and written once, in place, in whatever memory it lies, from its first row to its last, a few rows at a
-// time, each number decayed, added to and read out while it is in a register. The delta rule reads it once before; the second time it comes from a nearer cache.
+// One token of the recurrent family: the state is read and written once, in place, in whatever memory it lies, from its first row to its last, a few rows at a time, each number decayed,
+// added to and read out while it is in a register. The delta rule reads it once before; the second time it comes from a nearer cache.
 #pragma once
 
 #include <heed/engine/cpu/parallel.hpp>
@@ -17,7 +17,7 @@ struct recurrent_step {
     using rows = recurrent_rows<F, E, A>;
     using form = recurrent_form<F, T>;
     using problem = recurrent_problem<E>;
-    static constexpr int lanes = V::lanes, together = 1; // rows of the state: with more of them at once, their lines come in an order that prefetching likes less
+    static constexpr int lanes = V::lanes, strip = 8, together = 4; // registers of a row whose sums stay in registers (with AVX-512 a whole row of 128 floats), rows before they go back
     static constexpr std::string_view name = "recurrent step";
 
     static std::size_t slot_bytes(form const& m, problem const& p) {
@@ -43,10 +43,10 @@ private:
     static extent_t padded(extent_t n) { return (n + lanes - 1) / lanes * lanes; }
 
     struct scratch {
-        T *q, *k, *a, *u, *o, *beta, *row, *raw;
+        T *q, *k, *a, *u, *o, *beta, *raw;
         scratch(form const& m, problem const& p, arena& room) {
             extent_t const d = padded(m.width(p.q.extent(3))), dv = padded(p.v.extent(3));
-            q = room.take<T>(d), k = room.take<T>(d), a = room.take<T>(d), u = room.take<T>(dv), o = room.take<T>(dv), beta = room.take<T>(dv), row = room.take<T>(together * dv), raw = room.take<T>(rows::of_rows ? padded(p.q.extent(3)) : 0);
+            q = room.take<T>(d), k = room.take<T>(d), a = room.take<T>(d), u = room.take<T>(dv), o = room.take<T>(dv), beta = room.take<T>(dv), raw = room.take<T>(rows::of_rows ? padded(p.q.extent(3)) : 0);
         }
     };
 
@@ -58,10 +58,7 @@ private:
         decays(m, at, n, width, wide, s);
         rows::read_beta(m, at.b, at.h, n, 1, 0, columns, tall, s.beta, tall);
         if (m.weighs) { rows::multiply(s.beta, s.u, 1, tall, tall); }
-        if (m.corrects) {
-            correct(p, at, width, columns, s);
-        }
-        update(p, at, width, columns, s);
+        update(m, p, at, width, columns, s);
         if (m.normalized) {
             T sum(0);
             for (extent_t c = 0; c < width; ++c) {
@@ -98,88 +95,78 @@ private:
         V const one = fast_exp2(V(s.a[0]));
         for (extent_t c = 0; c < wide; c += lanes) { (m.decays == decay_kind::head ? one : fast_exp2(V::load(s.a + c))).store(s.a + c); }
     }
-    // body(rows, first, count) for a few rows of a head's state at a time; rows with gaps between their features go through scratch
-    template <bool Write, class Body>
-    HEED_INLINE static void each_rows(problem const& p, head_place const& at, extent_t width, extent_t columns, scratch& s, Body const& body) {
-        tensor_view<T> const& state = p.last.s;
-        extent_t const step = state.stride(3), pitch = padded(columns);
-        auto const some = [&](auto size, extent_t c) HEED_INLINE_LAMBDA {
-            constexpr int R = decltype(size)::value;
-            T* row[R];
-            for (int r = 0; r < R; ++r) { row[r] = state.row(at.b, at.h, c + r); }
-            if (step == 1) {
-                body(size, row, state.stride(2), c);
-                return;
-            }
-            T* copy[R];
-            for (int r = 0; r < R; ++r) {
-                copy[r] = s.row + r * pitch;
-                for (extent_t e = 0; e < columns; ++e) { copy[r][e] = row[r][e * step]; }
-            }
-            body(size, copy, extent_t(0), c);
-            for (int r = 0; Write && r < R; ++r) {
-                for (extent_t e = 0; e < columns; ++e) { row[r][e * step] = copy[r][e]; }
-            }
-        };
-        extent_t c = 0;
-        for (; c + together <= width; c += together) { some(std::integral_constant<int, together>{}, c); }
-        for (; c < width; ++c) { some(std::integral_constant<int, 1>{}, c); }
-    }
-    // what is asked for in advance: about a page
-    static constexpr extent_t rows_ahead(extent_t columns) { return extent_t(4096 / sizeof(T)) / (columns > 0 ? columns : 1) + 1; }
-    // f(registers, first column, how many numbers of the last) over a row of columns: a line at a time, then registers, then what is left
+    // body(registers, whether the last is only part of one, first column) over a row of columns, as many registers at a time as sums of them stay in registers
     template <class Body>
-    HEED_INLINE static void each_line(extent_t columns, Body const& body) {
-        constexpr int line = static_cast<int>(line_bytes / sizeof(T)) / lanes;
+    HEED_INLINE static void each_strip(extent_t columns, Body const& body) {
         extent_t e = 0;
-        for (; e + line * lanes <= columns; e += line * lanes) { body(std::integral_constant<int, line>{}, std::false_type{}, e); }
+        for (; e + strip * lanes <= columns; e += strip * lanes) { body(std::integral_constant<int, strip>{}, std::false_type{}, e); }
+        for (; e + 2 * lanes <= columns; e += 2 * lanes) { body(std::integral_constant<int, 2>{}, std::false_type{}, e); }
         for (; e + lanes <= columns; e += lanes) { body(std::integral_constant<int, 1>{}, std::false_type{}, e); }
         if (e < columns) { body(std::integral_constant<int, 1>{}, std::true_type{}, e); }
     }
-    // u = beta (v - (a k)^T S)
-    static void correct(problem const& p, head_place const& at, extent_t width, extent_t columns, scratch& s) {
-        each_rows<false>(p, at, width, columns, s, [&](auto size, auto const& row, extent_t stride, extent_t c) HEED_INLINE_LAMBDA {
-            constexpr int R = decltype(size)::value;
-            extent_t const ahead = rows_ahead(columns);
-            V x[R];
-            static_for<R>([&](auto r) HEED_INLINE_LAMBDA { x[r] = V(-s.a[c + r] * s.k[c + r]); });
-            each_line(columns, [&](auto count, auto part, extent_t e) HEED_INLINE_LAMBDA {
-                static_for<R>([&](auto r) HEED_INLINE_LAMBDA { HEED_PREFETCH(row[r] + ahead * stride + e); });
-                static_for<decltype(count)::value>([&](auto w) HEED_INLINE_LAMBDA {
-                    extent_t const to = e + w * lanes;
-                    V sum = V::load(s.u + to);
-                    static_for<R>([&](auto r) HEED_INLINE_LAMBDA { sum = fma(load<decltype(part)::value>(row[r] + to, columns - to), x[r], sum); });
-                    sum.store(s.u + to);
-                });
+    // sums[columns] += body(c, parts of row c), a few rows at a time, so that memory is walked in its order and sums go through it seldom. Rows whose features have gaps go through a
+    // copy. What lies `ahead` elements on is asked for: by the first cache, or, further away, by the second.
+    template <bool Write, class Body>
+    HEED_INLINE static void each_row(problem const& p, head_place const& at, extent_t width, extent_t columns, extent_t ahead, bool far, T* sums, Body const& body) {
+        tensor_view<T> const& state = p.last.s;
+        extent_t const step = state.stride(3), pitch = state.stride(2);
+        constexpr int line = static_cast<int>(line_bytes / sizeof(T));
+        for (extent_t e = 0; e < columns; e += lanes) { V(0).store(sums + e); }
+        T* const first = state.row(at.b, at.h, 0);
+        for (extent_t c0 = 0; c0 < width; c0 += together) {
+            extent_t const c1 = c0 + together < width ? c0 + together : width;
+            for (extent_t c = c0; step == 1 && c < c1; ++c) {
+                T const* const next = first + c * pitch + ahead;
+                for (extent_t e = 0; e < columns; e += line) {
+                    if (far) {
+                        HEED_PREFETCH_FAR(next + e, 0);
+                    } else {
+                        HEED_PREFETCH(next + e);
+                    }
+                }
+            }
+            each_strip(columns, [&](auto size, auto part, extent_t e) HEED_INLINE_LAMBDA {
+                constexpr int W = decltype(size)::value;
+                V sum[W];
+                static_for<W>([&](auto w) HEED_INLINE_LAMBDA { sum[w] = V::load(sums + e + w * lanes); });
+                for (extent_t c = c0; c < c1; ++c) {
+                    T* const row = first + c * pitch + e * step;
+                    if (step == 1) {
+                        body(size, part, row, c, e, sum);
+                        continue;
+                    }
+                    T copy[W * lanes];
+                    extent_t const count = columns - e < W * lanes ? columns - e : extent_t(W * lanes);
+                    for (extent_t l = 0; l < count; ++l) { copy[l] = row[l * step]; }
+                    body(size, part, copy, c, e, sum);
+                    for (extent_t l = 0; Write && l < count; ++l) { row[l * step] = copy[l]; }
+                }
+                static_for<W>([&](auto w) HEED_INLINE_LAMBDA { sum[w].store(sums + e + w * lanes); });
             });
-        });
-        for (extent_t e = 0; e < columns; e += lanes) { (V::load(s.u + e) * V::load(s.beta + e)).store(s.u + e); }
+        }
     }
-    // S = a S + k u^T, o = q^T S
-    static void update(problem const& p, head_place const& at, extent_t width, extent_t columns, scratch& s) {
-        for (extent_t e = 0; e < columns; e += lanes) { V(0).store(s.o + e); }
-        each_rows<true>(p, at, width, columns, s, [&](auto size, auto const& row, extent_t stride, extent_t c) HEED_INLINE_LAMBDA {
-            constexpr int R = decltype(size)::value;
-            extent_t const ahead = rows_ahead(columns);
-            V k[R], q[R], a[R];
-            static_for<R>([&](auto r) HEED_INLINE_LAMBDA { k[r] = V(s.k[c + r]), q[r] = V(s.q[c + r]), a[r] = V(s.a[c + r]); });
-            each_line(columns, [&](auto count, auto part, extent_t e) HEED_INLINE_LAMBDA {
-                static_for<R>([&](auto r) HEED_INLINE_LAMBDA { HEED_PREFETCH(row[r] + ahead * stride + e); });
-                static_for<decltype(count)::value>([&](auto w) HEED_INLINE_LAMBDA {
-                    extent_t const to = e + w * lanes;
-                    V const u = V::load(s.u + to);
-                    V sum = V::load(s.o + to);
-                    static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
-                        V const x = fma(load<decltype(part)::value>(row[r] + to, columns - to), a[r], k[r] * u);
-                        if constexpr (decltype(part)::value) {
-                            store_as(row[r] + to, x, columns - to);
-                        } else {
-                            x.store(row[r] + to);
-                        }
-                        sum = fma(x, q[r], sum);
-                    });
-                    sum.store(s.o + to);
-                });
+    // Delta rule: u = beta (v - (a k)^T S). Then S = a S + k u^T, o = q^T S. The delta rule's second pass has the state in the second cache; meanwhile the next head's comes there.
+    static void update(form const& m, problem const& p, head_place const& at, extent_t width, extent_t columns, scratch& s) {
+        extent_t const page = extent_t(4096 / sizeof(T));
+        if (m.corrects) {
+            each_row<false>(p, at, width, columns, page, false, s.o, [&](auto size, auto part, T const* row, extent_t c, extent_t e, auto& sum) HEED_INLINE_LAMBDA {
+                V const x(s.a[c] * s.k[c]);
+                static_for<decltype(size)::value>([&](auto w) HEED_INLINE_LAMBDA { sum[w] = fma(load<decltype(part)::value>(row + w * lanes, columns - e), x, sum[w]); });
+            });
+            for (extent_t e = 0; e < columns; e += lanes) { ((V::load(s.u + e) - V::load(s.o + e)) * V::load(s.beta + e)).store(s.u + e); }
+        }
+        each_row<true>(p, at, width, columns, m.corrects ? p.last.s.stride(1) : page, m.corrects, s.o, [&](auto size, auto part, T* row, extent_t c, extent_t e, auto& sum) HEED_INLINE_LAMBDA {
+            constexpr bool Part = decltype(part)::value;
+            V const k(s.k[c]), q(s.q[c]), a(s.a[c]);
+            static_for<decltype(size)::value>([&](auto w) HEED_INLINE_LAMBDA {
+                T* const to = row + w * lanes;
+                V const x = fma(load<Part>(to, columns - e), a, k * V::load(s.u + e + w * lanes));
+                if constexpr (Part) {
+                    store_as(to, x, columns - e);
+                } else {
+                    x.store(to);
+                }
+                sum[w] = fma(x, q, sum[w]);
             });
         });
     }
