@@ -4,6 +4,7 @@
 
 #include <contract/poison.hpp>
 #include <gradient/problem.hpp>
+#include <gradient/problem.hpp>
 #include <support/team.hpp>
 
 #include <heed/mechanism/spherical.hpp>
@@ -31,8 +32,8 @@ void try_engines(N const& normalizer, double units_allowed, int count, std::uint
         heed::ring_neighbourhood const near(q, k, random.uniform(3.3 / 1.001 * (trial % 3 == 0 ? 1 : 0.5), 3.3));
         heed::sphere_neighbourhood const rings{near.bands()};
         sizes const n{random.integer(1, 2), 2, random.integer(1, 2), q.points(), k.points(), random.integer(0, 40), random.integer(1, 40)};
-        problem<T> p(n, random);
-        tensor<T> other(n.out());
+        gradient_problem<T> p(n, random);
+        tensor<T> out(n.out()), dq(n.q()), dk(n.k()), dv(n.v()), dw(heed::shape{1, 1, n.keys, 1}), other_dw(dw.shape());
         tensor<T> weights(heed::shape{1, 1, n.keys, 1}), bias(heed::shape{1, 1, n.queries, n.keys});
         weights.each([&](T& x) { x = random.chance(0.1) ? T(0) : static_cast<T>(random.uniform(0.2, 3)); });
         bias.each([&](T& x) { x = random.chance(0.05) ? -heed::math::inf<T>() : static_cast<T>(random.uniform(-1, 1)); });
@@ -41,11 +42,32 @@ void try_engines(N const& normalizer, double units_allowed, int count, std::uint
         heed::attention const by_tiles{chain, tiles_of_sphere{rings}, normalizer};
         REQUIRE(heed::plan<T>(by_rings, n.q(), n.k(), n.v()).engine() == "cpu.rings.forward");
         REQUIRE(heed::plan<T>(by_tiles, n.q(), n.k(), n.v()).engine() == "cpu.pairwise.forward");
-        heed::forward(by_rings, p.q.in(), p.k.in(), p.v.in(), p.out.view());
-        heed::forward(by_tiles, p.q.in(), p.k.in(), p.v.in(), other.view());
-        auto const found = compare_close<T>(p.out.in(), other.in(), units_allowed * eps<T>);
-        INFO(n << " rings " << q.rings() << " x " << q.longitudes() << " and " << k.rings() << " x " << k.longitudes() << " " << found.text);
-        REQUIRE(found.good());
+        auto const go = [&](auto const& m, tensor<T>& o, tensor<T>& to_q, tensor<T>& to_k, tensor<T>& to_v, auto const&... options) {
+            if constexpr (N::kept == 0) {
+                heed::forward(m, p.q.in(), p.k.in(), p.v.in(), o.view());
+                heed::backward(m, p.q.in(), p.k.in(), p.v.in(), o.in(), heed::nothing_saved{}, p.dout.in(), to_q.view(), to_k.view(), to_v.view(), options...);
+            } else {
+                heed::forward(m, p.q.in(), p.k.in(), p.v.in(), o.view(), heed::save{p.lse.view()});
+                heed::backward(m, p.q.in(), p.k.in(), p.v.in(), o.in(), heed::save{p.lse.view()}, p.dout.in(), to_q.view(), to_k.view(), to_v.view(), options...);
+            }
+        };
+        go(by_rings, p.out, p.dq, p.dk, p.dv);
+        go(by_tiles, out, dq, dk, dv, heed::weighted_keys_gradient{other_dw.view()});
+        INFO(n << " rings " << q.rings() << " x " << q.longitudes() << " and " << k.rings() << " x " << k.longitudes());
+        auto const close = [&](char const* name, tensor<T> const& a, tensor<T> const& b, double units) {
+            auto const found = compare_close<T>(a.in(), b.in(), units * eps<T>);
+            INFO(name << " " << found.text);
+            REQUIRE(found.good());
+        };
+        close("out", p.out, out, units_allowed);
+        close("dq", p.dq, dq, 20 * units_allowed);
+        close("dk", p.dk, dk, 20 * units_allowed);
+        close("dv", p.dv, dv, 20 * units_allowed);
+        if (trial % 8 == 0) { // gradients of data
+            go(by_rings, p.out, p.dq, p.dk, p.dv, heed::weighted_keys_gradient{dw.view()});
+            close("dw", dw, other_dw, 60 * units_allowed);
+            close("dk", p.dk, dk, 20 * units_allowed);
+        }
         REQUIRE(p.intact());
     }
 }
@@ -84,6 +106,27 @@ TEST_CASE("rings: a sequence that ends inside the grid, against rows one by one"
     auto const found = compare_close<double>(out.in(), other.in(), 1e-13);
     INFO(found.text);
     CHECK(found.good());
+}
+
+TEST_CASE("rings: gradients' bits do not depend on threads, on strides or on who else is wanted", "[sphere]") {
+    HEED_SEEDED;
+    random_source random(736);
+    heed::sphere_grid const q(heed::latitudes::equiangular, 37, 36), k(heed::latitudes::equiangular, 37, 72);
+    heed::ring_neighbourhood const near(q, k, 0.2);
+    heed::attention const m{heed::dot{} | heed::inv_sqrt_width{}, heed::sphere_neighbourhood{near.bands()}, heed::softmax{}};
+    gradient_problem<float> p({1, 2, 1, q.points(), k.points(), 9, 12}, random);
+    p.back(m);
+    thread_team three{3};
+    tensor<float> dq(p.n.q()), dk(p.n.k(), heed::strides{k.points() * 9, 0, 1, k.points()}), dv(p.n.v());
+    heed::backward(m, p.q.in(), p.k.in(), p.v.in(), p.out.in(), heed::save{p.lse.view()}, p.dout.in(), dq.view(), dk.view(), dv.view(), heed::saved_gradient{p.dlse.in()}, heed::cpu{three});
+    CHECK(same_bits(dq, p.dq));
+    CHECK(same_bits(dv, p.dv));
+    CHECK(compare_close<float>(dk.in(), p.dk.in(), 1e-6).good()); // the leading factor is applied to other sums
+    dk.fill(3);
+    heed::backward(m, p.q.in(), p.k.in(), p.v.in(), p.out.in(), heed::save{p.lse.view()}, p.dout.in(), heed::tensor_view<float>{}, p.dk.view(), heed::tensor_view<float>{}, heed::saved_gradient{p.dlse.in()});
+    tensor<float> again(p.n.k());
+    heed::backward(m, p.q.in(), p.k.in(), p.v.in(), p.out.in(), heed::save{p.lse.view()}, p.dout.in(), dq.view(), again.view(), dv.view(), heed::saved_gradient{p.dlse.in()});
+    CHECK(same_bits(again, p.dk));
 }
 
 TEST_CASE("rings: bits do not depend on threads, element types are rounded once", "[sphere]") {

@@ -8,6 +8,7 @@
 #include <heed/engine/cpu/pairwise_backward.hpp>
 #include <heed/engine/cpu/pairwise_decode.hpp>
 #include <heed/engine/cpu/pairwise_forward.hpp>
+#include <heed/engine/cpu/ring_backward.hpp>
 #include <heed/engine/cpu/ring_forward.hpp>
 #include <heed/engine/cpu/winners_backward.hpp>
 #include <heed/engine/reference/pairwise_forward.hpp>
@@ -54,6 +55,11 @@ template <Pairwise M, class T, class E, class A>
     requires detail::is_idempotent<decltype(M::normalizer)>
 struct backward_engine_for<M, T, cpu<E, A>> {
     using type = winners_backward<M, T, A>;
+};
+template <Pairwise M, class T, class E, class A>
+    requires(detail::OnRings<M> && decltype(M::normalizer)::centred != centre::mean)
+struct backward_engine_for<M, T, cpu<E, A>> {
+    using type = ring_backward<M, T, A>;
 };
 
 template <EdgeAttention M, class T, class E, class A>

@@ -64,12 +64,12 @@ struct ring_forward {
         typename strip::window window;
         typename strip::slots slots;
         T *q, *o, *factor;
-        std::uint8_t* kept_pairs; // laid out as scores
+        T* kept_pairs; // laid out as scores: 0 where masked
         slot(arena& a, typename strip::window_size n, extent_t d, extent_t dv) : window(a, n, d, dv), slots(a) {
             q = a.template take<T>(rows * strip::padded(d));
             o = a.template take<T>(rows * strip::padded(dv));
             factor = a.template take<T>(lanes);
-            kept_pairs = a.template take<std::uint8_t>((strip::chunk + products::slots) * rows);
+            kept_pairs = a.template take<T>((strip::chunk + products::slots) * rows);
         }
     };
     static range band(bands_type const& b, extent_t n) { return intersect({0, b.query_rings}, {n * strip::rings_of_strip, (n + 1) * strip::rings_of_strip}); }
@@ -173,7 +173,7 @@ private:
             if (masked) [[unlikely]] { note_kept(x, mem.kept_pairs); }
             weigh(c, row);
             if (masked) [[unlikely]] {
-                sums_of_kept(x, mem.window.v, dv, mem.kept_pairs, mem.factor, mem.o);
+                sums_of_kept(x, x.s, mem.window.v, dv, mem.kept_pairs, mem.factor, mem.o);
             } else {
                 products::sums(mem.window.v, dv, x.runs, x.run_count, x.s, mem.factor, mem.o);
             }
@@ -225,16 +225,16 @@ private:
     }
 
 public:
-    static void note_kept(typename strip::slots const& x, std::uint8_t* kept_pairs) {
-        for (int n = 0; n < x.count * rows; ++n) { kept_pairs[n] = x.s[n] != -math::inf<T>(); }
+    static void note_kept(typename strip::slots const& x, T* kept_pairs) {
+        for (int n = 0; n < x.count * rows; ++n) { kept_pairs[n] = x.s[n] == -math::inf<T>() ? T(0) : T(1); }
     }
     // Pair by pair, so that a weight of 0 meets no value that is not finite; the bits are those of products::sums.
-    HEED_COLD static void sums_of_kept(typename strip::slots const& x, T const* v, extent_t width, std::uint8_t const* kept_pairs, T const* factor, T* o) {
+    HEED_COLD static void sums_of_kept(typename strip::slots const& x, T const* p, T const* v, extent_t width, T const* kept_pairs, T const* factor, T* o) {
         for (int r = 0; r < rows; ++r) {
             for (extent_t e = 0; e < width; e += lanes) {
                 V sum(0);
                 for (int n = r; n < x.count * rows; n += rows) {
-                    if (kept_pairs[n] != 0) { sum = fma(V::load(v + static_cast<extent_t>(x.at[n]) * width + e), V(x.s[n]), sum); }
+                    if (kept_pairs[n] != T(0)) { sum = fma(V::load(v + static_cast<extent_t>(x.at[n]) * width + e), V(p[n]), sum); }
                 }
                 fma(V::load(o + r * width + e), V(factor[r]), sum).store(o + r * width + e);
             }
