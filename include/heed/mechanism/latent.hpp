@@ -10,16 +10,25 @@
 #pragma once
 
 #include <heed/mechanism/softmax.hpp>
-#include <heed/policy/score/scale.hpp>
 
 #include <cmath>
 
 namespace heed {
 
+// s <- c s for elements of any type; a constant, without a gradient.
+struct constant_scale {
+    double c;
+    HEED_HD constexpr double factor(place const&) const { return c; }
+    template <class V, class Pair>
+    HEED_HD V operator()(V raw, Pair const&) const {
+        return raw * V(c);
+    }
+};
+
 // width: d_nope + d_rope; `stretch` multiplies the scale (mscale^2 of models stretched beyond the length that they were trained for).
 template <class P = causal_bottom_right>
 constexpr auto latent_attention(extent_t width, P pattern = {}, double stretch = 1) {
-    return attention{dot{} | scale<double>{stretch / std::sqrt(static_cast<double>(width < 1 ? 1 : width))}, pattern, softmax{}};
+    return attention{dot{} | constant_scale{stretch / std::sqrt(static_cast<double>(width < 1 ? 1 : width))}, pattern, softmax{}};
 }
 
 } // namespace heed

@@ -99,8 +99,9 @@ struct grouped_decode {
             extent_t const pieces = d <= most || f.any() ? 1 : (d + most - 1) / most;
             piece = pieces == 1 ? d : rounded((d + pieces - 1) / pieces, 16);
             parts = f.any() ? f.rank_k : d == 0 ? 1 : (d + piece - 1) / piece;
-            // multiply-adds of vectors for a key's rank: all heads, or the queries' rank and then all heads
-            extent_t const h = vectors(group), x = vectors(rank_of_queries);
+            // multiply-adds of vectors for a key's rank: all heads, or the queries' rank and then all heads. A register block of fewer than 8 sums waits for
+            // itself: a single vector counts as two where blocks have 4 keys.
+            extent_t const least = 8 / C.rows, h = vectors(group) < least ? least : vectors(group), x = vectors(rank_of_queries) < least ? least : vectors(rank_of_queries);
             features_first = factored_queries && f.any() && rank_of_queries <= pitch && d * x + rank_of_queries * h < d * h;
             rank_q = rank_of_queries;
         }
