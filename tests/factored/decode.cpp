@@ -64,11 +64,13 @@ void check_step(call_sizes const& n, random_source& random, double allowed) {
     s.run(causal, s.p.q.operand(), pages, heed::cpu{backwards{}});
     CHECK((same_bits(out, s.out) && same_bits(lse, s.lse)));
     // dense queries
-    tensor<T> q(heed::shape{n.batch, n.heads, n.queries, n.width});
-    auto const rows = s.p.q.rows();
-    q.each_at([&](T& x, extent_t b, extent_t h, extent_t i, extent_t e) { x = static_cast<T>(rows(b, h, i, e)); });
-    s.run(causal, q.in(), c);
-    CHECK(s.differs(4 * allowed).empty());
+    if constexpr (std::is_same_v<T, float>) {
+        tensor<T> q(heed::shape{n.batch, n.heads, n.queries, n.width});
+        auto const rows = s.p.q.rows();
+        q.each_at([&](T& x, extent_t b, extent_t h, extent_t i, extent_t e) { x = static_cast<T>(rows(b, h, i, e)); });
+        s.run(causal, q.in(), c);
+        CHECK(s.differs(4 * allowed).empty());
+    }
 }
 
 } // namespace
@@ -100,11 +102,11 @@ TEST_CASE("factored: windows over a ring; 16-bit caches; a sequence alone as in 
     HEED_SEEDED;
     random_source random(943);
     auto const near = heed::tensor_product_attention(heed::causal_bottom_right{} & heed::window{50});
-    step_call<double> s({2, 6, 3, 3, 211, 10, 14, 3, 2, 2}, random);
+    step_call<float> s({2, 6, 3, 3, 211, 10, 14, 3, 2, 2}, random);
     s.p.run(near);
     auto ring = s.cache(heed::ring{}, random, 52);
     s.run(near, s.p.q.operand(), ring);
-    CHECK(s.differs(1e-13) == "");
+    CHECK(s.differs(2e-5) == "");
     CHECK_THROWS_AS(s.run(causal, s.p.q.operand(), ring), heed::shape_error);
 
     step_call<float, heed::bf16> h({2, 6, 3, 1, 150, 16, 8, 3, 2, 2}, random);
