@@ -10,6 +10,7 @@
 #include <heed/engine/cpu/pairwise_forward.hpp>
 #include <heed/engine/cpu/ring_backward.hpp>
 #include <heed/engine/cpu/ring_forward.hpp>
+#include <heed/engine/cpu/routed_forward.hpp>
 #include <heed/engine/cpu/winners_backward.hpp>
 #include <heed/engine/reference/pairwise_forward.hpp>
 
@@ -28,6 +29,11 @@ template <Pairwise M, class T, class E, class A>
     requires detail::OnRings<M>
 struct forward_engine_for<M, T, cpu<E, A>> {
     using type = ring_forward<M, T, A>;
+};
+template <Pairwise M, class T, class E, class A>
+    requires detail::gathers_queries<M, vec<compute_t<T>, A>>
+struct forward_engine_for<M, T, cpu<E, A>> {
+    using type = routed_forward<M, T, A>;
 };
 template <Pairwise M, class T, class A>
 struct forward_engine_for<M, T, reference<A>> {

@@ -148,6 +148,7 @@ protected:
         T *q, *o;
         row_type* state;
         bool odd = false; // where the contraction skips NaN: some query holds one
+        typename I::value_type const* list = nullptr; // the queries, where they do not follow each other; rows is then from the first to the last
     };
     // One key tile, shared by the group.
     struct key_tile {
@@ -321,7 +322,7 @@ protected:
         V const none = -math::inf<V>();
         V least(0);
         for (int w = t.first; w < t.last; ++w) {
-            I const i = iota(h.rows.begin + w * lanes, std::type_identity<I>{});
+            I const i = h.list == nullptr ? iota(h.rows.begin + w * lanes, std::type_identity<I>{}) : I::load(h.list + w * lanes);
             V top = V::load(mem.peak + w * lanes);
             for (int j = t.begin; j < t.end; ++j) {
                 extent_t const offset = j * pitch + w * lanes;

@@ -23,6 +23,7 @@ struct pattern_cut {
     range rows;
     int vecs;             // vectors of queries in use
     std::uint64_t* words; // [C.keys], used where packed
+    typename I::value_type const* list = nullptr; // the queries, rising, whole vectors of them, where they do not follow each other
 
     // Segments of a tile, relative to cols.begin; how many. A full tile is one segment. cols never crosses a multiple of C.keys.
     int operator()(range cols, segment* out) const {
@@ -73,7 +74,7 @@ struct pattern_cut {
 private:
     // Keys [j, end) of the tile against vector w of queries.
     tile judge(range cols, int j, int end, int w) const {
-        range const part = intersect(rows, {rows.begin + w * lanes, rows.begin + (w + 1) * lanes});
+        range const part = list != nullptr ? range{list[w * lanes], list[(w + 1) * lanes - 1] + 1} : intersect(rows, {rows.begin + w * lanes, rows.begin + (w + 1) * lanes});
         if constexpr (packed) {
             std::uint64_t const all = ((std::uint64_t(1) << part.size()) - 1) << (w * lanes);
             std::uint64_t any_kept = 0, all_kept = all;
