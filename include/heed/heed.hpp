@@ -14,6 +14,7 @@
 #include <heed/front/grouped_decode.hpp>
 #include <heed/front/latent.hpp>
 #include <heed/front/merge.hpp>
+#include <heed/front/merged_cache.hpp>
 #include <heed/front/mixture.hpp>
 #include <heed/front/mixture_backward.hpp>
 #include <heed/front/recurrent_backward.hpp>
@@ -33,6 +34,7 @@
 #include <heed/mechanism/latent.hpp>
 #include <heed/mechanism/linear.hpp>
 #include <heed/mechanism/long_convolution.hpp>
+#include <heed/mechanism/merged.hpp>
 #include <heed/mechanism/off_by_one.hpp>
 #include <heed/mechanism/proportional.hpp>
 #include <heed/mechanism/rectified.hpp>
