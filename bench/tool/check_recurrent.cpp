@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Recurrences around linear attention, or beside it: flows, a learned query over every prefix. Axis letters: B batch, H heads, T positions, N queries, M keys, d width of
+// Recurrences around linear attention, or beside it: flows, a learned query over every prefix. Axis letters: B batch, H heads, T positions, N queries, M keys or slots, d width of
 // keys, e width of values, i and o widths of a layer.
 #include "case_file.hpp"
 #include "failure.hpp"
@@ -7,6 +7,7 @@
 
 #include <heed/front/aaren.hpp>
 #include <heed/front/flow.hpp>
+#include <heed/front/gated_slot.hpp>
 
 #include <array>
 
@@ -72,13 +73,30 @@ struct flow_layer {
     }
 };
 
-constexpr std::array flow_cases{
+struct gated_slot_case {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q_in = io.reals("q", "BTHd"), k_in = io.reals("k", "BTHd"), v_in = io.reals("v", "BTHe"), s_in = io.reals("s", "BTHM"), g_in = io.reals("g", "BTHM");
+        shape const sk{io['B'], io['H'], io['T'], io['d']}, sv{io['B'], io['H'], io['T'], io['e']}, ss{io['B'], io['H'], io['T'], io['M']};
+        tensor_view<T const> const q = sequence_major(q_in.data, sk), k = sequence_major(k_in.data, sk), v = sequence_major(v_in.data, sv);
+        tensor_view<T> const out = sequence_major(io.make("out", "BTHe"), sv);
+        auto const m = gated_slot_attention(sequence_major(s_in.data, ss), sequence_major(g_in.data, ss), io.source().number_if("scale").value_or(0));
+        forward(m, q, k, v, out);
+        if (!io.wants("dq")) { return; }
+        tensor_view<T const> const dout = sequence_major(io.reals("dout", "BTHe").data, sv);
+        auto const made = [&](std::string_view name, std::string_view axes, shape s) { return sequence_major(io.make(name, axes), s); };
+        backward(m, q, k, v, out, nothing_saved{}, dout, made("dq", "BTHd", sk), made("dk", "BTHd", sk), made("dv", "BTHe", sv), slots_gradient{made("ds", "BTHM", ss)}, log_decay_gradient{made("dg", "BTHM", ss)});
+    }
+};
+
+constexpr std::array linear_cases{
+    wire<gated_slot_case>("gated_slot_attention"),
     wire<flow_core<full>>("flowformer_core"),
     wire<flow_core<causal_bottom_right>>("flowformer_core_causal"),
     wire<flow_layer<full>>("flowformer"),
     wire<flow_layer<causal_bottom_right>>("flowformer_causal"),
 };
-check_registration const flow_registration("linear", flow_cases);
+check_registration const linear_registration("linear", linear_cases);
 constexpr std::array recurrent_cases{
     wire<aaren_case>("aaren_scaled"),
     wire<aaren_case>("aaren_unscaled"),

@@ -11,6 +11,7 @@
 #include <heed/front/edge.hpp>
 #include <heed/front/factored.hpp>
 #include <heed/front/flow.hpp>
+#include <heed/front/gated_slot.hpp>
 #include <heed/front/grouped_decode.hpp>
 #include <heed/front/latent.hpp>
 #include <heed/front/merge.hpp>

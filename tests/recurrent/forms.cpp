@@ -37,7 +37,7 @@ void compare_all(kind k, random_source& random) {
     CHECK(far<T>(t.s1.in(), exact.s) <= bound);
     if (has_z(k)) { CHECK(far<T>(t.z1.in(), exact.z) <= bound); }
     CHECK((t.out.intact() && t.s1.intact() && t.z1.intact() && t.q.intact() && t.v.intact()));
-    if (!has_beta(k) && !t.with_states) { CHECK(far<T>(t.out.in(), quadratic(t)) <= bound); }
+    if (!has_beta(k) && k != kind::value_decay && !t.with_states) { CHECK(far<T>(t.out.in(), quadratic(t)) <= bound); }
     if (is_along(k)) {
         t.out.fill(T(99));
         run_steps(t);

@@ -12,14 +12,14 @@
 namespace heed_test {
 
 char const* name_of(kind k) {
-    constexpr char const* names[] = {"raw", "normalized", "relu normalized", "retention", "head decay", "channel decay", "delta", "channel delta", "gated delta", "kimi delta", "weighted", "all keys", "first keys"};
+    constexpr char const* names[] = {"raw", "normalized", "relu normalized", "retention", "head decay", "channel decay", "delta", "channel delta", "gated delta", "kimi delta", "weighted", "value decay", "all keys", "first keys"};
     return names[static_cast<int>(k)];
 }
 
 template <class T>
 heed::shape trial<T>::decay_shape() const {
     if (!has_decay(k)) { return {}; }
-    return k == kind::retention ? heed::shape{1, n.heads, 1, 1} : heed::shape{n.batch, n.heads, n.tokens, decays_channels(k) ? n.width : 1};
+    return k == kind::retention ? heed::shape{1, n.heads, 1, 1} : heed::shape{n.batch, n.heads, n.tokens, decays_channels(k) ? n.width : k == kind::value_decay ? n.value_width : 1};
 }
 
 template <class T>
@@ -62,6 +62,7 @@ void with_mechanism(trial<T> const& t, F const& f) {
     case kind::channel_delta: return f(delta_attention(b.in(), t.scale));
     case kind::gated_delta: return f(gated_delta_attention(g.in(), b.in(), t.scale));
     case kind::kimi_delta: return f(kimi_delta_attention(g.in(), b.in(), t.scale));
+    case kind::value_decay: return f(recurrent{identity_map{}, value_decay{g.in()}, unnormalized{}, causal_bottom_right{}, t.scale});
     case kind::weighted: return f(recurrent{identity_map{}, weighted_update{b.in()}, learned_denominator{t.factor.in()}, causal_bottom_right{}, t.scale});
     case kind::all_keys: return f(recurrent{elu_plus_one{}, additive_update{}, running_sum{t.eps}, full{}, t.scale});
     case kind::first_keys: return f(recurrent{elu_plus_one{}, additive_update{}, running_sum{t.eps}, key_lengths{per_batch(t.key_lengths.data(), t.n.batch)}, t.scale});
@@ -165,9 +166,9 @@ recurrent_result token_by_token(trial<T> const& t) {
     auto const value = [&](extent_t b, extent_t h, extent_t j, extent_t e) { return v(b, h / (n.heads / n.v_heads), j, e); };
     auto const absorb = [&](extent_t b, extent_t h, extent_t j) {
         for (extent_t c = 0; c < n.width; ++c) {
-            double const a = has_decay(t.k) ? std::exp(g.spread(b, h, j, c)) : 1;
+            double const a = has_decay(t.k) && t.k != kind::value_decay ? std::exp(g.spread(b, h, j, c)) : 1;
             r.z(b, h, c, 0) = a * r.z(b, h, c, 0) + key(b, h, j, c);
-            for (extent_t e = 0; e < n.value_width; ++e) { r.s(b, h, c, e) *= a; }
+            for (extent_t e = 0; e < n.value_width; ++e) { r.s(b, h, c, e) *= t.k == kind::value_decay ? std::exp(g.spread(b, h, j, e)) : a; }
         }
         for (extent_t e = 0; e < n.value_width; ++e) {
             double u = value(b, h, j, e);

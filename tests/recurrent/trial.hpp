@@ -14,15 +14,15 @@
 
 namespace heed_test {
 
-enum class kind { raw, normalized, relu_normalized, retention, head_decay, channel_decay, delta, channel_delta, gated_delta, kimi_delta, weighted, all_keys, first_keys };
+enum class kind { raw, normalized, relu_normalized, retention, head_decay, channel_decay, delta, channel_delta, gated_delta, kimi_delta, weighted, value_decay, all_keys, first_keys };
 inline constexpr kind along[] = {kind::raw,   kind::normalized,    kind::relu_normalized, kind::retention, kind::head_decay, kind::channel_decay,
-                                 kind::delta, kind::channel_delta, kind::gated_delta,     kind::kimi_delta, kind::weighted};
+                                 kind::delta, kind::channel_delta, kind::gated_delta,     kind::kimi_delta, kind::weighted, kind::value_decay};
 char const* name_of(kind k);
 inline bool is_delta(kind k) { return k >= kind::delta && k <= kind::kimi_delta; }
 inline bool has_beta(kind k) { return k >= kind::delta && k <= kind::weighted; }
 inline bool has_factor(kind k) { return k == kind::weighted; } // a learned denominator
 inline bool has_z(kind k) { return k == kind::normalized || k == kind::relu_normalized || k >= kind::all_keys; }
-inline bool has_decay(kind k) { return (k >= kind::retention && k <= kind::channel_decay) || k == kind::gated_delta || k == kind::kimi_delta; }
+inline bool has_decay(kind k) { return (k >= kind::retention && k <= kind::channel_decay) || k == kind::gated_delta || k == kind::kimi_delta || k == kind::value_decay; }
 inline bool decays_channels(kind k) { return k == kind::channel_decay || k == kind::kimi_delta; }
 inline bool is_along(kind k) { return k < kind::all_keys; }
 

@@ -100,6 +100,7 @@ struct recurrent {
     static_assert(!(causal && over_positions), "heed: position_softmax sums over all positions before any query; its order is full or key_lengths");
     static_assert(!over_positions || ElementwiseMap<F> || requires { F::keeps_width; }, "heed: position_softmax needs a feature map that keeps the width of the queries");
     static_assert(!(weighs && (normalized || over_positions)), "heed: weighted_update weighs values, not the running sum of ones; weigh them before, or leave out the denominator");
+    static_assert(!(decays == decay_kind::value && (normalized || has_factor)), "heed: value_decay decays columns, of which a running sum has none of its own; leave the normalizer out");
     static_assert(!(corrects && normalized), "heed: the delta rule has no running sum of ones to be divided by; normalise its output instead");
 };
 recurrent() -> recurrent<>;

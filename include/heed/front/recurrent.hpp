@@ -68,7 +68,7 @@ struct recurrent_rules_of {
         door::check_axes(args, 4, recurrent_rules, static_cast<int>(std::size(recurrent_rules)));
         if (m.causal) { door::check_axes(args, 4, along_rules, 1); }
         shape const q = args[rec_q].extents, out = args[rec_out].extents;
-        if (m.decays != decay_kind::none) { door::check_view("log decay", m.log_decay.shape(), shape{out.batch, out.head, q.seq, m.decays == decay_kind::head ? 1 : m.width(q.feature)}, false); }
+        if (m.decays != decay_kind::none) { door::check_view("log decay", m.log_decay.shape(), shape{out.batch, out.head, q.seq, m.decays == decay_kind::head ? 1 : m.decays == decay_kind::value ? out.feature : m.width(q.feature)}, false); }
         if (m.has_factor()) { door::check_view("the factor of rows", m.factor.shape(), shape{out.batch, out.head, q.seq, 1}, false); }
         if (m.weighs) { door::check_view("beta", m.beta.shape(), shape{out.batch, out.head, args[rec_k].extents.seq, out.feature}, false); }
         if (m.corrects) { door::check_view("beta", m.beta.shape(), shape{out.batch, out.head, q.seq, out.feature}, false); }

@@ -2,7 +2,7 @@
 // Decays of one block of tokens, a few rows square. Channel decays are carried from token to token as products of numbers in [0, 1], channels along the
 // lanes: no exponential of a cumulated sum is divided by another, so nothing overflows whatever the decays.
 //   diagonal_scores      a[t][s] = sum_c q[t][c] k[s][c] prod_{s < r <= t} e[r][c], s <= t
-//   diagonal_gradients   of the same by q and k
+//   diagonal_gradients   of the same by q and k: sums of k, and of q, weighted with decays in between; either by itself too
 //   substitute           u_t = beta_t (u_t - sum_{s < t} b[t][s] u_s), inside a block of at most six rows; and its transpose
 #pragma once
 
@@ -66,23 +66,23 @@ void diagonal_scores(T const* q, T const* k, T const* e, extent_t pitch, extent_
     }
 }
 
-// dq[t] += sum_s da[t][s] k[s] prod e, dk[s] += sign sum_t da[t][s] q[t] prod e
-template <class A, class T>
+// dq[t] += sum_s da[t][s] k[s] prod e (Later), dk[s] += sign sum_t da[t][s] q[t] prod e (Earlier)
+template <class A, bool Later = true, bool Earlier = true, class T>
 void diagonal_gradients(T const* da, extent_t a_pitch, T const* q, T const* k, T const* e, extent_t pitch, extent_t rows, extent_t width, T* dq, T* dk, T sign) {
     using V = vec<T, A>;
     constexpr int lanes = V::lanes;
     for (extent_t s = 0; s < rows; ++s) {
         for (extent_t c = 0; c < width; c += lanes) {
-            V const key = V::load(k + s * pitch + c);
+            V const key = Later ? V::load(k + s * pitch + c) : V(0);
             V decay(1), sum(0);
             for (extent_t t = s; t < rows; ++t) {
                 extent_t const at = t * pitch + c;
                 if (t > s) { decay = decay * V::load(e + at); }
                 V const d(da[t * a_pitch + s]);
-                fma(d, key * decay, V::load(dq + at)).store(dq + at);
-                sum = fma(d, V::load(q + at) * decay, sum);
+                if constexpr (Later) { fma(d, key * decay, V::load(dq + at)).store(dq + at); }
+                if constexpr (Earlier) { sum = fma(d, V::load(q + at) * decay, sum); }
             }
-            fma(sum, V(sign), V::load(dk + s * pitch + c)).store(dk + s * pitch + c);
+            if constexpr (Earlier) { fma(sum, V(sign), V::load(dk + s * pitch + c)).store(dk + s * pitch + c); }
         }
     }
 }

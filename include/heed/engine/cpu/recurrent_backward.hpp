@@ -155,6 +155,7 @@ private:
         finite &= rows::read(d.dout, at.b, at.h, first, len, 0, at.columns, c.tall, c.dout, c.vp);
         finite &= factor_back(m, p, d, at, first, len, !finite_only || finite, finite_only, c);
         if (finite_only && !finite) { return false; }
+        if (m.decays == decay_kind::value) { rows::read(p.out, at.b, at.h, first, len, 0, at.columns, c.tall, c.o, c.vp); }
         c.prepare(len, true);
         c.turn_state();
         if (m.normalized) {
@@ -271,7 +272,7 @@ private:
             chunk::multiply(c.beta, c.h, len, c.vp, c.tall);
         }
         if (d.dv.data_handle() != nullptr) { give(c.h, c.vp, d.dv, p.heads(), at, at.vh, first, len, at.columns); }
-        if (m.decays != decay_kind::none) { add(d.log_decay, at, first, len, c.dg, m.decays == decay_kind::head ? 1 : c.qp, m.decays == decay_kind::head ? 1 : width); }
+        if (m.decays != decay_kind::none) { add(d.log_decay, at, first, len, c.dg, m.decays == decay_kind::head ? 1 : c.dp, m.decays == decay_kind::head ? 1 : m.decays == decay_kind::value ? at.columns : width); }
         if (m.has_beta()) { add(d.beta, at, first, len, c.dbeta, c.vp, at.columns); }
     }
     // Gradients of data whose extents of 1 stand for all: summed over those.

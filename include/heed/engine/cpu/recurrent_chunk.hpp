@@ -8,8 +8,10 @@
 // The gradient of a logarithm of a decay at r is the sum of k_s-, q_t-weighted pairs with s < r <= t: sums over t >= r of q dq + k dk (as the later token) - k dk
 // (as the earlier one), plus sum_v S X after the chunk (derived as in arXiv:2312.06635, appendix, chunk by chunk so that nothing is summed over the sequence).
 //
+// Decays of value channels (no delta rule): o = (q S) e_t + sum_s A_ts E_ts u_s, E_ts a row of dv, and the same exchanged everywhere: o for q dq, u du for k dk.
+//
 // Numbers: sums of logarithms over the tokens between two, each made of terms of one sign, never differences of long sums nor ratios of exponentials; a decay of 0 is exact.
-// Channel decays go in blocks of 16 tokens: inside a block products from token to token, between blocks decays to a common token.
+// Channel decays, of keys or values, go in blocks of 16 tokens: inside a block products from token to token, between blocks decays to a common token.
 #pragma once
 
 #include <heed/engine/workspace.hpp>
@@ -55,10 +57,11 @@ class recurrent_chunk {
     T *decay_, *prefix_, *suffix_, *total_; // channel decays: a, products inside a block up to and after a token, of a block
     T *head_prefix_, *head_suffix_;       // [tokens]
     T *state_turned_, *x_turned_, *u_turned_, *earlier_, *some_;
+    T *ue_, *block_rows_;                 // value decays: u decayed to a later token, rows of a block
 
 public:
-    extent_t qp, vp, cp, rp;         // row pitches
-    extent_t wide, tall;             // width and columns, in whole registers
+    extent_t qp, vp, cp, rp, dp;     // row pitches; dp of rows of decays
+    extent_t wide, tall, dwide;      // width and columns, in whole registers; how wide decays are
     T *q, *k, *u, *beta, *g;         // packed: scaled queries, keys, values, beta (a row of columns each), log2 decays ([tokens] or rows)
     T *qd, *kd, *ke, *factor;        // q~, k~, k^, E of the chunk (one a channel)
     T *state, *o;                    // [width][vp], [tokens][vp]
@@ -71,22 +74,26 @@ public:
     recurrent_chunk(chunk_sizes const& n, bool backward, arena& room) : n_(n) {
         qp = pitch(n.width), vp = pitch(n.columns), cp = pitch(n.tokens), rp = pitch(n.raw);
         wide = padded(n.width), tall = padded(n.columns);
+        bool const value = n.decays == decay_kind::value;
+        dp = value ? vp : qp, dwide = value ? tall : wide;
         extent_t const c = n.tokens, rows_q = c * qp, rows_v = c * vp, pairs = c * cp;
-        bool const head = n.decays == decay_kind::head, channel = n.decays == decay_kind::channel;
+        bool const head = n.decays == decay_kind::head, channel = n.decays == decay_kind::channel, rows_of = channel || value;
+        extent_t const rows_d = c * dp;
         auto const take = [&](extent_t count, bool wanted = true) { return wanted ? room.take<T>(count) : nullptr; };
         q = take(rows_q), k = take(rows_q), u = take(rows_v), o = take(rows_v), state = take(wide * vp), turned_ = take(wide * cp), weights_ = take(pairs);
         beta = take(rows_v, n.corrects || n.weighs), weights_b_ = take(pairs, n.corrects);
-        g = take(channel ? rows_q : c, n.decays != decay_kind::none), factor = take(wide, n.decays != decay_kind::none);
-        between_ = take(pairs, !channel), running_ = take(cp, head), head_prefix_ = take(c, head), head_suffix_ = take(cp, head);
-        decay_ = take(rows_q, channel), prefix_ = take(rows_q, channel), suffix_ = take(rows_q, channel), total_ = take((c / block + 1) * qp, channel);
+        g = take(rows_of ? rows_d : c, n.decays != decay_kind::none), factor = take(value ? tall : wide, n.decays != decay_kind::none);
+        between_ = take(pairs, !rows_of), running_ = take(cp, head), head_prefix_ = take(c, head), head_suffix_ = take(cp, head);
+        decay_ = take(rows_d, rows_of), prefix_ = take(rows_d, rows_of), suffix_ = take(rows_d, rows_of), total_ = take((c / block + 1) * dp, rows_of);
+        ue_ = take(rows_v, value), block_rows_ = take(block * vp, value);
         bool const decays = n.decays != decay_kind::none;
-        qd = decays ? take(rows_q) : q, ke = decays ? take(rows_q) : k, kd = n.corrects && decays ? take(rows_q) : k;
+        qd = decays && !value ? take(rows_q) : q, ke = decays && !value ? take(rows_q) : k, kd = n.corrects && decays ? take(rows_q) : k;
         peak = take(wide, n.over_positions), share = take(wide, n.over_positions);
         raw = take(c * rp, n.raw > 0), draw = take(c * rp, n.raw > 0 && backward);
         x = take(wide * vp, backward), dout = take(rows_v, backward), dq = take(rows_q, backward), dk = take(rows_q, backward), h = take(rows_v, backward);
         da_ = take(pairs, backward), state_turned_ = take(tall * qp, backward), x_turned_ = take(tall * qp, backward), u_turned_ = take(tall * cp, backward);
         later = take(rows_q, backward && n.corrects), dbeta = take(rows_v, backward && (n.corrects || n.weighs)), db_ = take(pairs, backward && n.corrects);
-        dg = take(channel ? rows_q : c, backward && decays);
+        dg = take(rows_of ? rows_d : c, backward && decays);
         earlier_ = take(rows_q, backward && channel), some_ = take(block * qp, backward && channel);
     }
 
@@ -181,6 +188,13 @@ private:
     // Keys of earlier blocks, decayed to the end of block i: multiplied by its total; its own by what is after them.
     void pull_keys(T* keys, extent_t t0, extent_t t1) const;
     void channel_scores(extent_t len, bool queries);
+    // Of value decays; to[t] += sum_s A_ts E_ts u_s; ue = E_last,s u_s; da_ts = sum_c dout_t E_ts u_s; h[s] += sum_t A_ts E_ts dout_t; all gradients.
+    void pull_values(extent_t t0, extent_t t1) const;
+    void mix_values(extent_t len, T* to) const;
+    void values_at_end(extent_t len) const;
+    void value_scores(extent_t len);
+    void mix_values_back(extent_t len);
+    void value_backward(extent_t len, T const* after);
     // rows t0 ... of a: the scores with all keys up to them; `decayed` becomes rows times all decays of the chunk up to them
     void block_scores(T const* rows_in, T* decayed, T* a, extent_t t0, extent_t rows, extent_t len);
     template <class F>
@@ -192,7 +206,7 @@ private:
 
     void solve_back(extent_t len, T const* residual);
     // Gradients of decayed rows into those of the rows: q~ and k~ from the chunk's start, k^ to its end.
-    void decay_back(extent_t len, T* rows, T const* inside, T const* per_token, bool from_start);
+    void decay_back(extent_t len, T* rows, T const* inside, T const* per_token, bool from_start) const;
     // The last row of dg: what all decays of the chunk share, sum_v S X after it. dg[len - 1] holds it until decay_gradients.
     void end_of_decays(extent_t len, T const* after);
     void decay_gradients(extent_t len);
@@ -202,8 +216,8 @@ private:
 
 template <class T, class A>
 void recurrent_chunk<T, A>::prepare(extent_t len, bool queries) {
+    if (n_.decays == decay_kind::channel || n_.decays == decay_kind::value) { channel_tables(len); }
     if (n_.decays == decay_kind::channel) {
-        channel_tables(len);
         channel_scores(len, queries);
         return;
     }
@@ -236,10 +250,23 @@ void recurrent_chunk<T, A>::resolve(extent_t len, T const* residual) {
     }
 }
 template <class T, class A>
-void recurrent_chunk<T, A>::advance(extent_t len) { product::run(n_.width, tall, len, ke, 1, qp, u, vp, state, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor); }
+void recurrent_chunk<T, A>::advance(extent_t len) {
+    if (n_.decays == decay_kind::value) {
+        values_at_end(len);
+        for (extent_t r = 0; r < n_.width; ++r) { multiply(factor, state + r * vp, 1, 0, tall); }
+        product::run(n_.width, tall, len, k, 1, qp, ue_, vp, state, vp, put::add);
+        return;
+    }
+    product::run(n_.width, tall, len, ke, 1, qp, u, vp, state, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor);
+}
 template <class T, class A>
 void recurrent_chunk<T, A>::read(extent_t len) {
     product::run(len, tall, n_.width, qd, qp, 1, state, vp, o, vp, put::write);
+    if (n_.decays == decay_kind::value) {
+        decay_back(len, o, prefix_, nullptr, true);
+        mix_values(len, o);
+        return;
+    }
     product::run(len, tall, len, weights_, cp, 1, u, vp, o, vp, put::add, reach::lower);
 }
 template <class T, class A>
@@ -257,6 +284,10 @@ template <class T, class A>
 void recurrent_chunk<T, A>::turn_x() { pack_transposed<A>(x, vp, extent_t(1), n_.width, n_.columns, x_turned_, qp, wide); }
 template <class T, class A>
 void recurrent_chunk<T, A>::backward(extent_t len, T const* after, T const* residual) {
+    if (n_.decays == decay_kind::value) {
+        value_backward(len, after);
+        return;
+    }
     if (n_.corrects) { resolve(len, residual); }
     turn_x();
     pack_transposed<A>(u, vp, extent_t(1), len, n_.columns, u_turned_, cp, padded(len));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The decays of a chunk: tables of E_ts for one decay a head; for one a key channel, decayed rows block by block of 16 tokens, and their gradients. The members
-// of recurrent_chunk that recurrent_chunk.hpp declares and no other header defines.
+// The decays of a chunk: tables of E_ts for one decay a head; for one a key channel, decayed rows block by block of 16 tokens, and their gradients. Members
+// of recurrent_chunk that recurrent_chunk.hpp declares; those of value channels are in recurrent_value_decays.hpp.
 #pragma once
 
 #include <heed/engine/cpu/recurrent_chunk.hpp>
@@ -39,19 +39,19 @@ template <class T, class A>
 void recurrent_chunk<T, A>::channel_tables(extent_t len) {
     for (extent_t t0 = 0; t0 < len; t0 += block) {
         extent_t const t1 = t0 + block < len ? t0 + block : len;
-        for (extent_t c = 0; c < wide; c += lanes) {
+        for (extent_t c = 0; c < dwide; c += lanes) {
             V sum(0);
             for (extent_t t = t0; t < t1; ++t) {
-                V const log = V::load(g + t * qp + c);
+                V const log = V::load(g + t * dp + c);
                 sum = sum + log;
-                fast_exp2(log).store(decay_ + t * qp + c);
-                fast_exp2(sum).store(prefix_ + t * qp + c);
+                fast_exp2(log).store(decay_ + t * dp + c);
+                fast_exp2(sum).store(prefix_ + t * dp + c);
             }
-            fast_exp2(sum).store(total_ + t0 / block * qp + c);
+            fast_exp2(sum).store(total_ + t0 / block * dp + c);
             sum = V(0);
             for (extent_t t = t1 - 1; t >= t0; --t) {
-                fast_exp2(sum).store(suffix_ + t * qp + c);
-                sum = sum + V::load(g + t * qp + c);
+                fast_exp2(sum).store(suffix_ + t * dp + c);
+                sum = sum + V::load(g + t * dp + c);
             }
         }
     }
@@ -92,17 +92,17 @@ void recurrent_chunk<T, A>::block_scores(T const* rows_in, T* decayed, T* a, ext
     each_of(t0, rows, [&](extent_t at, extent_t c) { (V::load(decayed + at) * V::load(factor + c)).store(decayed + at); });
 }
 template <class T, class A>
-void recurrent_chunk<T, A>::decay_back(extent_t len, T* rows, T const* inside, T const* per_token, bool from_start) {
+void recurrent_chunk<T, A>::decay_back(extent_t len, T* rows, T const* inside, T const* per_token, bool from_start) const {
     if (n_.decays == decay_kind::head) {
         each(len, [&](extent_t at, extent_t t) { (V::load(rows + at) * V(per_token[t])).store(rows + at); });
-    } else if (n_.decays == decay_kind::channel) {
+    } else if (n_.decays != decay_kind::none) {
         extent_t const blocks = (len + block - 1) / block;
-        for (extent_t c = 0; c < wide; c += lanes) {
+        for (extent_t c = 0; c < dwide; c += lanes) {
             V outside(1);
             for (extent_t i = 0; i < blocks; ++i) {
                 extent_t const at_block = from_start ? i : blocks - 1 - i, t0 = at_block * block, t1 = t0 + block < len ? t0 + block : len;
-                for (extent_t t = t0; t < t1; ++t) { (V::load(rows + t * qp + c) * (V::load(inside + t * qp + c) * outside)).store(rows + t * qp + c); }
-                outside = outside * V::load(total_ + at_block * qp + c);
+                for (extent_t t = t0; t < t1; ++t) { (V::load(rows + t * dp + c) * (V::load(inside + t * dp + c) * outside)).store(rows + t * dp + c); }
+                outside = outside * V::load(total_ + at_block * dp + c);
             }
         }
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <heed/engine/cpu/recurrent_decays.hpp>
+#include <heed/engine/cpu/recurrent_value_decays.hpp>
 
 #if defined(HEED_KERNELS_DEFINE)
 #define HEED_KERNEL template

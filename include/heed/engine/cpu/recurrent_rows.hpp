@@ -140,7 +140,7 @@ struct recurrent_rows {
     HEED_INLINE static U* spread(tensor_view<U> const& x, extent_t b, extent_t h, extent_t n) {
         return x.row(x.extent(0) == 1 && !x.is_ragged() ? 0 : b, x.extent(1) == 1 ? 0 : h, x.extent(2) == 1 ? 0 : n);
     }
-    static void read_decays(form const& m, extent_t b, extent_t h, extent_t first, extent_t rows, extent_t width, extent_t wide, T* g, extent_t pitch) {
+    static void read_decays(form const& m, extent_t b, extent_t h, extent_t first, extent_t rows, extent_t c0, extent_t width, extent_t wide, T* g, extent_t pitch) {
         if (m.decays == decay_kind::none) { return; }
         extent_t const step = m.log_decay.extent(3) == 1 ? 0 : m.log_decay.stride(3);
         for (extent_t r = 0; r < rows; ++r) {
@@ -148,7 +148,7 @@ struct recurrent_rows {
             if (m.decays == decay_kind::head) {
                 g[r] = *from * T(math::log2e);
             } else {
-                spread_row(from, step, width, wide, T(math::log2e), g + r * pitch);
+                spread_row(from + c0 * step, step, width, wide, T(math::log2e), g + r * pitch);
             }
         }
     }
@@ -233,7 +233,8 @@ struct recurrent_rows {
         if (m.sums_ones()) {
             for (extent_t r = 0; r < rows; ++r) { c.u[r * c.vp + at.columns] = T(1); }
         }
-        read_decays(m, at.b, at.h, first, rows, width, c.wide, c.g, c.qp);
+        bool const of_values = m.decays == decay_kind::value;
+        read_decays(m, at.b, at.h, first, rows, of_values ? at.c0 : 0, of_values ? at.columns : width, c.dwide, c.g, c.dp);
         read_beta(m, at.b, at.h, first, rows, at.c0, at.columns, c.tall, c.beta, c.vp);
         if (m.weighs) { finite &= multiply(c.beta, c.u, rows, c.vp, c.tall); }
         return finite;

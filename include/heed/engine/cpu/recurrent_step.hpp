@@ -43,10 +43,10 @@ private:
     static extent_t padded(extent_t n) { return (n + lanes - 1) / lanes * lanes; }
 
     struct scratch {
-        T *q, *k, *a, *u, *o, *beta, *raw;
+        T *q, *k, *a, *u, *o, *beta, *av, *raw;
         scratch(form const& m, problem const& p, arena& room) {
             extent_t const d = padded(m.width(p.q.extent(3))), dv = padded(p.v.extent(3));
-            q = room.take<T>(d), k = room.take<T>(d), a = room.take<T>(d), u = room.take<T>(dv), o = room.take<T>(dv), beta = room.take<T>(dv), raw = room.take<T>(rows::of_rows ? padded(p.q.extent(3)) : 0);
+            q = room.take<T>(d), k = room.take<T>(d), a = room.take<T>(d), u = room.take<T>(dv), o = room.take<T>(dv), beta = room.take<T>(dv), av = room.take<T>(m.decays == decay_kind::value ? dv : 0), raw = room.take<T>(rows::of_rows ? padded(p.q.extent(3)) : 0);
         }
     };
 
@@ -56,9 +56,13 @@ private:
         mapped<true>(m, p.k, at.b, at.kh, n, width, wide, T(1), s.k, s);
         rows::read(p.v, at.b, at.vh, n, 1, 0, columns, tall, s.u, tall);
         decays(m, at, n, width, wide, s);
+        if (m.decays == decay_kind::value) {
+            rows::read_decays(m, at.b, at.h, n, 1, 0, columns, tall, s.av, tall);
+            for (extent_t e = 0; e < tall; e += lanes) { fast_exp2(V::load(s.av + e)).store(s.av + e); }
+        }
         rows::read_beta(m, at.b, at.h, n, 1, 0, columns, tall, s.beta, tall);
         if (m.weighs) { rows::multiply(s.beta, s.u, 1, tall, tall); }
-        update(m, p, at, width, columns, s);
+        m.decays == decay_kind::value ? update<true>(m, p, at, width, columns, s) : update<false>(m, p, at, width, columns, s);
         if (m.normalized) {
             T sum(0);
             for (extent_t c = 0; c < width; ++c) {
@@ -87,11 +91,11 @@ private:
         }
     }
     static void decays(form const& m, head_place const& at, extent_t n, extent_t width, extent_t wide, scratch& s) {
-        if (m.decays == decay_kind::none) {
+        if (m.decays == decay_kind::none || m.decays == decay_kind::value) {
             for (extent_t c = 0; c < wide; c += lanes) { V(1).store(s.a + c); }
             return;
         }
-        rows::read_decays(m, at.b, at.h, n, 1, width, wide, s.a, wide);
+        rows::read_decays(m, at.b, at.h, n, 1, 0, width, wide, s.a, wide);
         V const one = fast_exp2(V(s.a[0]));
         for (extent_t c = 0; c < wide; c += lanes) { (m.decays == decay_kind::head ? one : fast_exp2(V::load(s.a + c))).store(s.a + c); }
     }
@@ -146,6 +150,7 @@ private:
         }
     }
     // Delta rule: u = beta (v - (a k)^T S). Then S = a S + k u^T, o = q^T S. The delta rule's second pass has the state in the second cache; meanwhile the next head's comes there.
+    template <bool Columns>
     static void update(form const& m, problem const& p, head_place const& at, extent_t width, extent_t columns, scratch& s) {
         extent_t const page = extent_t(4096 / sizeof(T));
         if (m.corrects) {
@@ -157,9 +162,10 @@ private:
         }
         each_row<true>(p, at, width, columns, m.corrects ? p.last.s.stride(1) : page, m.corrects, s.o, [&](auto size, auto part, T* row, extent_t c, extent_t e, auto& sum) HEED_INLINE_LAMBDA {
             constexpr bool Part = decltype(part)::value;
-            V const k(s.k[c]), q(s.q[c]), a(s.a[c]);
+            V const k(s.k[c]), q(s.q[c]), of_row(s.a[c]);
             static_for<decltype(size)::value>([&](auto w) HEED_INLINE_LAMBDA {
                 T* const to = row + w * lanes;
+                V const a = Columns ? V::load(s.av + e + w * lanes) : of_row;
                 V const x = fma(load<Part>(to, columns - e), a, k * V::load(s.u + e + w * lanes));
                 if constexpr (Part) {
                     store_as(to, x, columns - e);

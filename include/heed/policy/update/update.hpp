@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // State updates of the recurrent family. The state S (d x dv) goes along the sequence:
 //
-//   S' = diag(a_t) S_{t-1}          decay: none, one number a head (scalar_decay), one a key channel (channel_decay)
+//   S' = diag(a_t) S_{t-1}          decay: none, one number a head (scalar_decay), one a key channel (channel_decay); or S_{t-1} diag(a_t), one a value channel (value_decay)
 //   u_t = v_t                       additive
 //   u_t = beta_t v_t                additive, weighted (weighted_update{beta})
 //   u_t = beta_t (v_t - S'^T k_t)   delta rule: what the state would answer is corrected, not added to
 //   S_t = S' + k_t u_t^T
 //
-// Decays are held as natural logarithms, at most 0, -inf is a reset; views (B|1, H|1, N|1, 1) or (B|1, H|1, N|1, d). A view of extent 1 along the
+// Decays are held as natural logarithms, at most 0, -inf is a reset; views (B|1, H|1, N|1, 1), (.., d) or, of value channels, (.., dv). A view of extent 1 along the
 // sequence is a fixed decay. beta is (B|1, H|1, N|1, 1), or (.., dv) for one a value channel. `decay | rule` joins the two: scalar_decay{g} | delta_rule{beta} is
 // the gated delta rule (Yang et al., arXiv:2412.06464), channel_decay{g} | delta_rule{beta} Kimi delta attention (arXiv:2510.26692).
 //
 // What an engine reads of an update:
-//   decays      decay_kind::none, head or channel; then log_decay, the view
+//   decays      decay_kind::none, head, channel or value; then log_decay, the view
 //   corrects    the delta rule; then beta, the view
 //   weighs      where said: values are multiplied by beta, the view
 #pragma once
@@ -22,7 +22,7 @@
 
 namespace heed {
 
-enum class decay_kind { none, head, channel };
+enum class decay_kind { none, head, channel, value };
 
 struct additive_update {
     static constexpr decay_kind decays = decay_kind::none;
@@ -57,6 +57,16 @@ struct channel_decay {
 };
 template <class T>
 channel_decay(tensor_view<T>) -> channel_decay<std::remove_const_t<T>>;
+
+// One decay a value channel: what the first half of gated slot attention does (Zhang et al., arXiv:2409.07146).
+template <class T>
+struct value_decay {
+    static constexpr decay_kind decays = decay_kind::value;
+    static constexpr bool corrects = false;
+    tensor_view<T const> log_decay;
+};
+template <class T>
+value_decay(tensor_view<T>) -> value_decay<std::remove_const_t<T>>;
 
 // Yang et al., arXiv:2406.06484. Keys of length 1 keep it stable for beta in [0, 2].
 template <class T>
