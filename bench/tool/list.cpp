@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // `heed list`: the catalog, with the options that `heed run` takes.
+#include "cache_bytes.hpp"
 #include "commands.hpp"
 #include "failure.hpp"
 #include "runnable.hpp"
@@ -86,8 +87,10 @@ void print_text(std::ostream& out) {
 void add_list(CLI::App& app, int&) {
     auto* command = app.add_subcommand("list", "Every mechanism: options, verbs, backends, dtypes");
     auto const as_json = std::make_shared<bool>(false);
-    command->add_flag("--json", *as_json, "As JSON");
-    command->callback([as_json] { *as_json ? print_json(std::cout) : print_text(std::cout); });
+    auto const caches = std::make_shared<bool>(false);
+    auto* const json = command->add_flag("--json", *as_json, "As JSON");
+    command->add_flag("--caches", *caches, "Instead: what a token costs in each kind of cache, a table in Markdown")->excludes(json);
+    command->callback([as_json, caches] { *caches ? print_caches(std::cout) : *as_json ? print_json(std::cout) : print_text(std::cout); });
 }
 
 } // namespace heed::tool
