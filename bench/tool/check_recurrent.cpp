@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Recurrences around linear attention, or beside it: flows, a learned query over every prefix. Axis letters: B batch, H heads, T positions, N queries, M keys or slots, d width of
+// Recurrences around linear attention, or beside it: flows, slots, a learned query over every prefix; local regressions. Axis letters: B batch, H heads, T positions, N queries, M keys or slots, d width of
 // keys, e width of values, i and o widths of a layer.
 #include "case_file.hpp"
 #include "failure.hpp"
@@ -8,6 +8,7 @@
 #include <heed/front/aaren.hpp>
 #include <heed/front/flow.hpp>
 #include <heed/front/gated_slot.hpp>
+#include <heed/front/local_linear.hpp>
 
 #include <array>
 
@@ -89,6 +90,41 @@ struct gated_slot_case {
     }
 };
 
+template <class P>
+struct local_linear_case {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q_in = io.reals("q", "BHNd"), k_in = io.reals("k", "BHMd"), v_in = io.reals("v", "BHMe");
+        shape const sq{io['B'], io['H'], io['N'], io['d']}, sk{io['B'], io['H'], io['M'], io['d']}, sv{io['B'], io['H'], io['M'], io['e']}, so{io['B'], io['H'], io['N'], io['e']};
+        tensor_view<T const> const q(q_in.data, sq), k(k_in.data, sk), v(v_in.data, sv);
+        tensor_view<T> const out(io.make("out", "BHNe"), so);
+        double const lambda = io.source().number("lam");
+        if (!(lambda > 0)) { throw bad_file(io.source().path(), "metadata \"lam\" must be above 0"); }
+        auto const m = local_linear_attention(P{}, ridge{lambda}, io.source().number_if("s").value_or(0));
+        forward(m, q, k, v, out);
+        if (!io.wants("dq")) { return; }
+        tensor_view<T const> const dout(io.reals("dout", "BHNe").data, so);
+        backward(m, q, k, v, out, nothing_saved{}, dout, tensor_view<T>(io.make("dq", "BHNd"), sq), tensor_view<T>(io.make("dk", "BHMd"), sk), tensor_view<T>(io.make("dv", "BHMe"), sv));
+    }
+};
+struct parallax_case {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q_in = io.reals("q", "BTHd"), k_in = io.reals("k", "BTGd"), v_in = io.reals("v", "BTGe"), r_in = io.reals("r", "BTHd");
+        if (io.source().number("window") != 0) { throw not_supported(io.source().path() + ": Parallax within a window is not supported"); }
+        if (io['G'] == 0 || io['H'] % io['G']) { throw bad_file(io.source().path(), "heads of q must be a multiple of those of k"); }
+        shape const sq{io['B'], io['H'], io['T'], io['d']}, sk{io['B'], io['G'], io['T'], io['d']}, sv{io['B'], io['G'], io['T'], io['e']}, so{io['B'], io['H'], io['T'], io['e']};
+        tensor_view<T const> const q = sequence_major(q_in.data, sq), k = sequence_major(k_in.data, sk), v = sequence_major(v_in.data, sv);
+        tensor_view<T> const out = sequence_major(io.make("out", "BTHe"), so);
+        auto const m = parallax_attention(sequence_major(r_in.data, sq), causal_bottom_right{}, io.source().number_if("scale").value_or(0));
+        forward(m, q, k, v, out);
+        if (!io.wants("dq")) { return; }
+        tensor_view<T const> const dout = sequence_major(io.reals("dout", "BTHe").data, so);
+        auto const made = [&](std::string_view name, std::string_view axes, shape s) { return sequence_major(io.make(name, axes), s); };
+        backward(m, q, k, v, out, nothing_saved{}, dout, made("dq", "BTHd", sq), made("dk", "BTGd", sk), made("dv", "BTGe", sv), slope_gradient{made("dr", "BTHd", sq)});
+    }
+};
+
 constexpr std::array linear_cases{
     wire<gated_slot_case>("gated_slot_attention"),
     wire<flow_core<full>>("flowformer_core"),
@@ -100,6 +136,9 @@ check_registration const linear_registration("linear", linear_cases);
 constexpr std::array recurrent_cases{
     wire<aaren_case>("aaren_scaled"),
     wire<aaren_case>("aaren_unscaled"),
+    wire<local_linear_case<full>>("local_linear_attention"),
+    wire<local_linear_case<causal_bottom_right>>("local_linear_attention_causal"),
+    wire<parallax_case>("parallax"),
 };
 check_registration const registration("other", recurrent_cases);
 

@@ -14,6 +14,7 @@
 #include <heed/front/gated_slot.hpp>
 #include <heed/front/grouped_decode.hpp>
 #include <heed/front/latent.hpp>
+#include <heed/front/local_linear.hpp>
 #include <heed/front/merge.hpp>
 #include <heed/front/merged_cache.hpp>
 #include <heed/front/mixture.hpp>
