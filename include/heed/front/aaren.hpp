@@ -6,6 +6,7 @@
 #include <heed/engine/cpu/prefix_softmax.hpp>
 #include <heed/front/check.hpp>
 #include <heed/front/options.hpp>
+#include <heed/mechanism/aaren.hpp>
 #include <heed/view/adapt.hpp>
 
 #include <memory>

@@ -6,6 +6,7 @@
 #include <heed/engine/cpu/local_linear_backward.hpp>
 #include <heed/front/check.hpp>
 #include <heed/front/options.hpp>
+#include <heed/mechanism/local_linear.hpp>
 #include <heed/view/adapt.hpp>
 
 #include <memory>

@@ -9,21 +9,10 @@
 // scan and its value is not read. Rows before any score above -inf are 0.
 #pragma once
 
-#include <heed/policy/concepts.hpp>
-#include <heed/view/tensor_view.hpp>
+#include <heed/family/prefix.hpp>
 
 namespace heed {
 
-struct prefix_attention {
-    double scale = 0; // 0 stands for 1 / sqrt(d)
-};
 HEED_HD constexpr prefix_attention aaren_attention(double scale = 0) { return {scale}; }
-
-// m, u (B, H, 1, 1), w (B, H, 1, dv), in the type of computation. Empty: m -inf, u and w 0.
-template <class T>
-struct prefix_state {
-    tensor_view<T> m = {}, u = {}, w = {};
-    bool given() const { return m.data_handle() != nullptr; }
-};
 
 } // namespace heed

@@ -13,43 +13,13 @@
 // sigmoid(1) times the mean of the values, up to eps; a sequence cut in pieces is the whole, where the state goes along. No maximum is needed: D is in [-1, 1].
 #pragma once
 
-#include <heed/family/recurrent.hpp>
+#include <heed/family/flow.hpp>
 
 namespace heed {
-
-template <class P = full, class F = sigmoid_map>
-struct flow {
-    P order = {};
-    double eps = 1e-6;
-    F feature = {};
-    static constexpr bool causal = detail::walks_along<P>;
-    static_assert(std::is_same_v<P, full> || causal, "heed: the order of flow attention is full or causal_bottom_right");
-    static_assert(ElementwiseMap<F>, "heed: the map of flow attention is one of single numbers, positive, such as sigmoid_map");
-};
-template <class P>
-flow(P) -> flow<P>;
-template <class P>
-flow(P, double) -> flow<P>;
-template <class P, class F>
-flow(P, double, F) -> flow<P, F>;
 
 template <class P = full>
 HEED_HD constexpr flow<P> flow_attention(P order = {}, double eps = 1e-6) {
     return {order, eps, {}};
 }
-
-// The state of the causal form: s (B, H, d, dv), sums (B, H, 4, d): of f(k), f(q), f(k) O, f(q) I; counts (B, H, 2, 1): tokens, and the sum of e^D. All zeros before the first token.
-template <class T>
-struct flow_state {
-    tensor_view<T> s = {}, sums = {}, counts = {};
-    bool given() const { return s.data_handle() != nullptr; }
-};
-
-namespace detail {
-template <class M>
-inline constexpr bool is_flow = false;
-template <class P, class F>
-inline constexpr bool is_flow<flow<P, F>> = true;
-} // namespace detail
 
 } // namespace heed

@@ -13,71 +13,18 @@
 // Numbers: with lambda near 0 and fewer keys than d + 1 both sums go to 0 together; 16 bits are for storage only.
 #pragma once
 
-#include <heed/policy/pattern/band.hpp>
-#include <heed/policy/place.hpp>
-#include <heed/view/tensor_view.hpp>
+#include <heed/family/local_linear.hpp>
 
 namespace heed {
-
-struct ridge {
-    double lambda = 1;
-    static constexpr bool relative = false;
-};
-struct relative_ridge {
-    double lambda = 1;
-    static constexpr bool relative = true;
-};
-
-namespace detail {
-template <class P>
-inline constexpr bool is_local_order = std::is_same_v<P, full> || std::is_same_v<P, causal_bottom_right>;
-}
-
-template <class P = full, class R = ridge>
-struct local_linear {
-    P order = {};
-    R penalty = {};
-    double scale = 0; // 0 stands for 1 / sqrt(d)
-    static_assert(detail::is_local_order<P>, "heed: the order of local linear attention is full or causal_bottom_right");
-};
-template <class P>
-local_linear(P) -> local_linear<P>;
-template <class P, class R>
-local_linear(P, R) -> local_linear<P, R>;
-template <class P, class R>
-local_linear(P, R, double) -> local_linear<P, R>;
-
-template <class E, class P = causal_bottom_right>
-struct parallax {
-    tensor_view<E const> r; // as q
-    P order = {};
-    double scale = 0;
-    static_assert(detail::is_local_order<P>, "heed: the order of parallax is full or causal_bottom_right");
-};
-template <class E>
-parallax(tensor_view<E>) -> parallax<std::remove_const_t<E>>;
-template <class E, class P>
-parallax(tensor_view<E>, P) -> parallax<std::remove_const_t<E>, P>;
-template <class E, class P>
-parallax(tensor_view<E>, P, double) -> parallax<std::remove_const_t<E>, P>;
 
 template <class P = full, class R = ridge>
 HEED_HD constexpr local_linear<P, R> local_linear_attention(P order = {}, R penalty = {}, double scale = 0) {
     return {order, penalty, scale};
 }
+
 template <class E, class P = causal_bottom_right>
 HEED_HD constexpr parallax<std::remove_const_t<E>, P> parallax_attention(tensor_view<E> r, P order = {}, double scale = 0) {
     return {r, order, scale};
 }
-
-// The same as an engine takes it.
-template <class E>
-struct local_form {
-    using T = compute_t<E>;
-    T scale = T(1), lambda = T(0);
-    bool relative = false, causal = false;
-    tensor_view<E const> r = {}; // null: solve for it
-    bool solves() const { return r.data_handle() == nullptr; }
-};
 
 } // namespace heed

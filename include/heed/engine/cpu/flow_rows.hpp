@@ -7,11 +7,11 @@
 #pragma once
 
 #include <heed/engine/workspace.hpp>
+#include <heed/family/flow.hpp>
 #include <heed/kernel/dual.hpp>
 #include <heed/kernel/lane_reduce.hpp>
 #include <heed/kernel/pack.hpp>
 #include <heed/kernel/row_ops.hpp>
-#include <heed/mechanism/flow.hpp>
 
 namespace heed {
 

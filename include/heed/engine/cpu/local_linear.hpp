@@ -11,11 +11,11 @@
 
 #include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/workspace.hpp>
+#include <heed/family/local_linear.hpp>
 #include <heed/kernel/math.hpp>
 #include <heed/kernel/pack.hpp>
 #include <heed/kernel/product_tile.hpp>
 #include <heed/kernel/row_ops.hpp>
-#include <heed/mechanism/local_linear.hpp>
 
 #include <string_view>
 

@@ -10,10 +10,10 @@
 
 #include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/workspace.hpp>
+#include <heed/family/prefix.hpp>
 #include <heed/kernel/pack.hpp>
 #include <heed/kernel/row_dots.hpp>
 #include <heed/kernel/row_ops.hpp>
-#include <heed/mechanism/aaren.hpp>
 
 #include <string_view>
 
