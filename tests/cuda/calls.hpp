@@ -19,7 +19,12 @@ template <class M, class E>
 std::string forward_on_gpu(M const& m, heed::tensor_view<E const> q, heed::tensor_view<E const> k, heed::tensor_view<E const> v, heed::tensor_view<E> out, heed::tensor_view<float> lse,
                            cudaStream_t stream);
 
-// The mechanisms that are compiled, of every kind of score, pattern, normalizer and ring; tests/cuda/forward_*.cu hold them.
+// Runs backward on the stream; the same of its engine. Gradients without data are not computed.
+template <class M, class E>
+std::string backward_on_gpu(M const& m, heed::tensor_view<E const> q, heed::tensor_view<E const> k, heed::tensor_view<E const> v, heed::tensor_view<E const> out, heed::tensor_view<float> lse,
+                            heed::tensor_view<E const> dout, heed::tensor_view<float const> dlse, heed::tensor_view<E> dq, heed::tensor_view<E> dk, heed::tensor_view<E> dv, cudaStream_t stream);
+
+// The mechanisms that are compiled, of every kind of score, pattern, normalizer and ring; tests/cuda/*.cu hold them.
 namespace on_gpu {
 
 using dot_scaled = heed::then<heed::dot, heed::inv_sqrt_width>;

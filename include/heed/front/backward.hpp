@@ -7,8 +7,6 @@
 #include <heed/front/options.hpp>
 #include <heed/front/plan.hpp>
 
-#include <memory>
-
 namespace heed {
 
 namespace detail {
@@ -19,6 +17,10 @@ inline constexpr bool is_saved_gradient<saved_gradient<T>> = true;
 
 template <class O>
 inline constexpr bool is_backward_option = is_backend<O> || is_saved_gradient<O> || PolicyGradient<O>;
+
+// How engines of other backends than the CPU are asked; their headers say.
+template <class Engines>
+struct gradient_engine;
 
 template <class G, class M>
 constexpr int takers_in_mechanism() {
@@ -36,6 +38,7 @@ class backward_plan {
     using door = detail::door<A>;
     using problem = pairwise_gradient_problem<M, E>;
     static constexpr int kept = detail::kept_of<decltype(M::normalizer)>();
+    static constexpr bool on_cpu = detail::is_cpu<B>;
 
     M mechanism_;
     problem problem_;
@@ -59,10 +62,19 @@ public:
     }
     backward_plan(backward_plan const& other) : mechanism_(other.mechanism_), problem_(rebound(other)), backend_(other.backend_) {}
 
-    static constexpr std::string_view engine() { return engine_type::name; }
-    std::size_t workspace_bytes() const { return line_bytes - 1 + engine_type::workspace_bytes(problem_, detail::concurrency_of(backend_.executor)); }
+    // On a GPU the engine depends on the call.
+    static constexpr std::string_view engine() requires on_cpu { return engine_type::name; }
+    std::string_view engine() const requires(!on_cpu) { return detail::gradient_engine<engine_type>::name(problem_); }
+    std::size_t workspace_bytes() const {
+        if constexpr (on_cpu) { return line_bytes - 1 + engine_type::workspace_bytes(problem_, detail::concurrency_of(backend_.executor)); }
+        if constexpr (!on_cpu) { return line_bytes - 1 + detail::gradient_engine<engine_type>::workspace_bytes(problem_); }
+    }
     std::string describe() const {
-        return sentence<A>(engine(), " on ", arch_name<A>(), ", tiles of ", engine_type::pitch, " queries x ", extent_t(engine_type::C.keys), " keys, ", workspace_bytes(), " workspace bytes");
+        if constexpr (on_cpu) {
+            return sentence<A>(engine(), " on ", arch_name<A>(), ", tiles of ", engine_type::pitch, " queries x ", extent_t(engine_type::C.keys), " keys, ", workspace_bytes(), " workspace bytes");
+        } else {
+            return sentence<A>(engine(), ", ", workspace_bytes(), " workspace bytes");
+        }
     }
     template <class Stream>
     friend Stream& operator<<(Stream& s, backward_plan const& p) {
@@ -74,7 +86,11 @@ public:
         if (workspace.size() < workspace_bytes()) {
             door::refuse(sentence<A>("heed: the workspace has ", workspace.size(), " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()"));
         }
-        engine_type::run(problem_, backend_.executor, detail::concurrency_of(backend_.executor), workspace.data());
+        if constexpr (on_cpu) {
+            engine_type::run(problem_, backend_.executor, detail::concurrency_of(backend_.executor), workspace.data());
+        } else {
+            detail::gradient_engine<engine_type>::run(problem_, backend_, workspace.data());
+        }
     }
 
 private:
@@ -90,6 +106,7 @@ private:
                           "heed: saved_gradient is the gradient of a log-sum-exp of the weights; this normalizer saves something else");
             problem_.dsaved = option.d;
         } else if constexpr (PolicyGradient<O>) {
+            static_assert(!requires { requires engine_type::tensors_only; }, "heed: on the GPU backward gives dq, dk and dv; gradients of policies' data are made by heed::cpu");
             static_assert(!detail::is_idempotent<decltype(M::normalizer)>, "heed: where values are gathered by a maximum, backward gives dq, dk and dv only; policies' data have no gradient");
             static_assert(detail::takers_in_mechanism<O, M>() > 0, "heed: no policy of this mechanism takes this gradient; its element type must be that of the policy's data");
             int nth = 0;
@@ -173,9 +190,8 @@ void backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& o
     auto const backend = detail::pick_backend(cpu<serial, A>{}, options...);
     backward_plan<M, E, std::remove_const_t<decltype(backend)>> p(mechanism, as_view(q), as_view(k), as_view(v), as_view(out), saved, as_view(dout), as_view(dq), as_view(dk), as_view(dv),
                                                                   backend, options...);
-    std::size_t const bytes = p.workspace_bytes();
-    std::unique_ptr<std::byte[]> const memory(new std::byte[bytes]);
-    p.run(std::span<std::byte>(memory.get(), bytes));
+    detail::call_memory<std::remove_const_t<decltype(backend)>> const memory(backend, p.workspace_bytes());
+    p.run(memory.span());
 }
 
 } // namespace heed

@@ -4,6 +4,7 @@
 
 #include <heed/engine/cuda/engine_for.cuh>
 #include <heed/front/attention.hpp>
+#include <heed/front/backward.hpp>
 
 namespace heed {
 
@@ -68,6 +69,26 @@ public:
 };
 
 namespace detail {
+
+template <class... Engines>
+struct gradient_engine<engine_list<Engines...>> {
+    using list = engine_list<Engines...>;
+    template <class Problem>
+    static std::string_view name(Problem const& x) {
+        std::string_view found;
+        list::with(x, cuda_device::current(), [&](auto engine) { found = decltype(engine)::type::name; });
+        return found;
+    }
+    template <class Problem>
+    static std::size_t workspace_bytes(Problem const& x) {
+        return list::workspace_bytes(x, cuda_device::current());
+    }
+    template <class Problem, class A>
+    static void run(Problem const& x, cuda<A> const& backend, std::byte* workspace) {
+        cuda_device const device = cuda_device::current<A>();
+        list::with(x, device, [&](auto engine) { decltype(engine)::type::run(x, backend, device, workspace); });
+    }
+};
 
 // Taken from and given back to the stream's pool, in the order of the stream.
 template <class A>

@@ -54,8 +54,8 @@ class device_starts {
 public:
     device_starts(arena& memory, extent_t batch) : q_(memory.take<std::int64_t>(batch + 1)), k_(memory.take<std::int64_t>(batch + 1)) {}
 
-    template <class T>
-    void put(pairwise_problem<T> const& x, cudaStream_t stream) const {
+    template <class Problem>
+    void put(Problem const& x, cudaStream_t stream) const {
         put(x.q.offsets(), q_, stream);
         put(x.k.offsets(), k_, stream);
     }

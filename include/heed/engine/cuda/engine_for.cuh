@@ -10,6 +10,7 @@
 //   static void run(M const&, pairwise_problem<T> const&, cuda<A> const&, cuda_device const&, std::byte* workspace);
 #pragma once
 
+#include <heed/engine/cuda/pairwise_backward.cuh>
 #include <heed/engine/cuda/pairwise_forward.cuh>
 #include <heed/engine/engine_for.hpp>
 
@@ -17,6 +18,7 @@ namespace heed {
 
 template <class... Engines>
 struct engine_list {
+    static constexpr bool tensors_only = true;
     // f(engine) of the first that serves; true once there was one.
     template <class Problem, class F>
     static void with(Problem const& x, cuda_device const& device, F&& f) {
@@ -40,6 +42,17 @@ struct cuda_forward_engines {
 template <Pairwise M, class T, class A>
 struct forward_engine_for<M, T, cuda<A>> {
     using type = typename cuda_forward_engines<M, T, A>::type;
+};
+
+// The same for gradients, of a pairwise_gradient_problem; tensors_only says that an engine gives no gradients of policies' data.
+template <Pairwise M, class T, class A>
+struct cuda_backward_engines {
+    using type = engine_list<simt_backward<M, T, A>>;
+};
+template <Pairwise M, class T, class A>
+struct backward_engine_for<M, T, cuda<A>> {
+    static_assert(!detail::is_idempotent<decltype(M::normalizer)>, "heed: where values are gathered by a maximum, backward runs on the CPU");
+    using type = typename cuda_backward_engines<M, T, A>::type;
 };
 
 } // namespace heed

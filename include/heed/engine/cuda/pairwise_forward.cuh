@@ -197,7 +197,10 @@ private:
             float* const row_scores = a.scores + (extent_t(blockIdx.x) * tile_queries) * a.score_pitch;
             auto const each_tile = [&](auto&& body) {
                 for (extent_t t = first; t < hull.end; t += 32 * tile_keys) {
-                    detail::verdicts const v = detail::verdicts::of(a.m.pattern, at, rows, hull, t);
+                    detail::verdicts const v = detail::verdicts::of(t, [&](extent_t begin) {
+                        range const cols = intersect(hull, {begin, begin + tile_keys});
+                        return cols.size() > 0 ? a.m.pattern.classify(at, rows, cols) : tile::skip;
+                    });
                     for (unsigned n = 0; n < 32 && t + n * tile_keys < hull.end; ++n) {
                         if ((v.some >> n & 1u) != 0 || row_wise) {
                             extent_t const begin = t + extent_t(n) * tile_keys;
@@ -209,7 +212,7 @@ private:
             if constexpr (row_wise) {
                 each_tile([&](extent_t begin, range cols, bool some, bool partial) {
                     float s[tile_type::rows][tile_type::cols];
-                    unsigned const pairs = some ? detail::kept_pairs(a.m.pattern, at, rows, cols, begin, partial) : 0u;
+                    unsigned const pairs = some ? detail::kept_pairs(a.m.pattern, at, rows, cols, {rows.begin, begin}, partial) : 0u;
                     bool const any = __syncthreads_or(pairs != 0) != 0;
                     score_pairs(at, rows, cols, begin, lead, pairs, any, mem, s);
 #pragma unroll
@@ -237,7 +240,7 @@ private:
                         for (int c = 0; c < tile_type::cols; ++c) { s[r][c] = row_scores[tile_type::row(r) * a.score_pitch + begin - first + tile_type::col(c)]; }
                     }
                 } else {
-                    unsigned const pairs = detail::kept_pairs(a.m.pattern, at, rows, cols, begin, partial);
+                    unsigned const pairs = detail::kept_pairs(a.m.pattern, at, rows, cols, {rows.begin, begin}, partial);
                     if (partial && __syncthreads_or(pairs != 0) == 0) { return; }
                     score_pairs(at, rows, cols, begin, lead, pairs, true, mem, s);
                 }

@@ -32,26 +32,33 @@ struct device_pair {
 struct verdicts {
     unsigned some, partial; // bit n: tile n is not skipped; may be cut
 
-    template <class P>
-    HEED_DEVICE static verdicts of(P const& pattern, place const& at, range rows, range hull, extent_t first) {
-        extent_t const begin = first + extent_t(threadIdx.x % 32) * simt_tile::keys;
-        range const cols = intersect(hull, {begin, begin + simt_tile::keys});
-        tile const v = cols.size() > 0 ? pattern.classify(at, rows, cols) : tile::skip;
+    // judge(begin) is the verdict on the tile that begins there.
+    template <class F>
+    HEED_DEVICE static verdicts of(extent_t first, F const& judge) {
+        tile const v = judge(first + extent_t(threadIdx.x % 32) * simt_tile::keys);
         return {__ballot_sync(0xffffffffu, v != tile::skip), __ballot_sync(0xffffffffu, v == tile::partial)};
     }
 };
 
-// Pairs of this thread that exist: bit 4 r + s.
+// Where the pairs of a tile stand: the thread's rows are queries and its columns keys, or, turned, the other way round.
+struct tile_place {
+    extent_t query, key; // of the tile's first pair
+    bool turned = false;
+    HEED_DEVICE extent_t i(int r, int s) const { return query + (turned ? simt_tile::col(s) : simt_tile::row(r)); }
+    HEED_DEVICE extent_t j(int r, int s) const { return key + (turned ? simt_tile::row(r) : simt_tile::col(s)); }
+};
+
+// Pairs of this thread that exist: bit 4 r + s. rows, cols: the queries and keys that count.
 template <class P>
-HEED_DEVICE unsigned kept_pairs(P const& pattern, place const& at, range rows, range cols, extent_t first, bool partial) {
+HEED_DEVICE unsigned kept_pairs(P const& pattern, place const& at, range rows, range cols, tile_place const& where, bool partial) {
     if (!partial && rows.size() == simt_tile::queries && cols.size() == simt_tile::keys) { return 0xffffffffu; }
     unsigned bits = 0;
 #pragma unroll 1
     for (int r = 0; r < simt_tile::rows; ++r) {
 #pragma unroll
         for (int s = 0; s < simt_tile::cols; ++s) {
-            extent_t const i = rows.begin + simt_tile::row(r), j = first + simt_tile::col(s);
-            bool kept = i < rows.end && j >= cols.begin && j < cols.end;
+            extent_t const i = where.i(r, s), j = where.j(r, s);
+            bool kept = i >= rows.begin && i < rows.end && j >= cols.begin && j < cols.end;
             if (partial && kept) { kept = pattern.keep(at, i, j); }
             bits |= kept ? 1u << (simt_tile::cols * r + s) : 0u;
         }
@@ -59,16 +66,29 @@ HEED_DEVICE unsigned kept_pairs(P const& pattern, place const& at, range rows, r
     return bits;
 }
 
+// The elements of a chain's tables at one pair.
+template <class S>
+struct pair_tables {
+    static constexpr int count = tables_of<S>;
+    float of[count == 0 ? 1 : count];
+
+    HEED_DEVICE pair_tables(S const& score, place const& at, extent_t i, extent_t j) {
+        for_each_table(score, [&](int slot, auto const& table) { of[slot] = static_cast<float>(table_element(table, at, i, j)); });
+    }
+    HEED_DEVICE bool masked() const {
+        bool found = false;
+#pragma unroll
+        for (int t = 0; t < count; ++t) { found = found || of[t] == -math::inf<float>(); }
+        return found;
+    }
+};
+
 // Score of a pair from its contraction, times the normalizer's unit; -inf where a table says so.
 template <class S>
 HEED_DEVICE float bent_score(S const& score, place const& at, extent_t i, extent_t j, float raw, float unit) {
-    constexpr int tables = tables_of<S>;
-    float of_table[tables == 0 ? 1 : tables];
-    for_each_table(score, [&](int slot, auto const& table) { of_table[slot] = static_cast<float>(table_element(table, at, i, j)); });
-    float s = after_leading(score, raw, device_pair<>{at, i, j, of_table}) * unit;
-#pragma unroll
-    for (int t = 0; t < tables; ++t) { s = of_table[t] == -math::inf<float>() ? -math::inf<float>() : s; }
-    return s;
+    pair_tables<S> const tables(score, at, i, j);
+    float const s = after_leading(score, raw, device_pair<>{at, i, j, tables.of}) * unit;
+    return tables.masked() ? -math::inf<float>() : s;
 }
 
 // All scores of a row, shared by the threads of half a warp, for normalizers that need them together.
