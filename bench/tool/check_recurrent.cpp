@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Recurrences around linear attention, or beside it: flows, slots, a learned query over every prefix; local regressions. Axis letters: B batch, H heads, T positions, N queries, M keys or slots, d width of
+// Recurrences around linear attention, or beside it: flows, slots, a learned query over every prefix, memories that learn; local regressions. Axis letters: B batch, H heads, T positions, N queries, M keys or slots, d width of
 // keys, e width of values, i and o widths of a layer.
 #include "case_file.hpp"
 #include "failure.hpp"
@@ -8,6 +8,7 @@
 #include <heed/front/aaren.hpp>
 #include <heed/front/flow.hpp>
 #include <heed/front/gated_slot.hpp>
+#include <heed/front/gradient_memory.hpp>
 #include <heed/front/local_linear.hpp>
 
 #include <array>
@@ -125,6 +126,24 @@ struct parallax_case {
     }
 };
 
+struct titans_linear_case {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q_in = io.reals("q", "BHTd"), k_in = io.reals("k", "BHTd"), v_in = io.reals("v", "BHTe"), start = io.reals("initial_state", "BHde");
+        shape const sk{io['B'], io['H'], io['T'], io['d']}, sv{io['B'], io['H'], io['T'], io['e']}, ss{io['B'], io['H'], io['d'], io['e']}, one{io['B'], io['H'], io['T'], 1};
+        tensor_view<T const> const q(q_in.data, sk), k(k_in.data, sk), v(v_in.data, sv), initial(start.data, ss);
+        auto const number = [&](std::string_view name) { return tensor_view<T const>(io.reals(name, "BHT").data, one); };
+        auto const m = titans_memory(number("theta"), number("alpha"), number("eta"));
+        tensor_view<T> const out(io.make("out", "BHTe"), sv);
+        forward(m, q, k, v, out, initial_memory<T>{{initial, {}}}, final_memory<T>{{{io.make("final_state", "BHde"), ss}, {io.make("final_momentum", "BHde"), ss}}});
+        if (!io.wants("dq")) { return; }
+        tensor_view<T const> const dout(io.reals("dout", "BHTe").data, sv);
+        auto const made = [&](std::string_view name, std::string_view axes, shape s) { return tensor_view<T>(io.make(name, axes), s); };
+        backward(m, q, k, v, out, nothing_saved{}, dout, made("dq", "BHTd", sk), made("dk", "BHTd", sk), made("dv", "BHTe", sv), initial_memory<T>{{initial, {}}},
+                 memory_gradient<T>{made("dtheta", "BHT", one), made("dalpha", "BHT", one), made("deta", "BHT", one), {made("dinitial_state", "BHde", ss), {}}});
+    }
+};
+
 constexpr std::array linear_cases{
     wire<gated_slot_case>("gated_slot_attention"),
     wire<flow_core<full>>("flowformer_core"),
@@ -139,6 +158,7 @@ constexpr std::array recurrent_cases{
     wire<local_linear_case<full>>("local_linear_attention"),
     wire<local_linear_case<causal_bottom_right>>("local_linear_attention_causal"),
     wire<parallax_case>("parallax"),
+    wire<titans_linear_case>("titans_linear_memory"),
 };
 check_registration const registration("other", recurrent_cases);
 

@@ -12,6 +12,7 @@
 #include <heed/front/factored.hpp>
 #include <heed/front/flow.hpp>
 #include <heed/front/gated_slot.hpp>
+#include <heed/front/gradient_memory.hpp>
 #include <heed/front/grouped_decode.hpp>
 #include <heed/front/latent.hpp>
 #include <heed/front/local_linear.hpp>
