@@ -25,7 +25,8 @@ struct backward_layout {
     using score_type = decltype(M::score);
     using normalizer_type = decltype(M::normalizer);
     using row_type = typename normalizer_type::template row<V>;
-    using contract = contract_tile<typename score_type::contraction, T, A, C>;
+    using ring = typename score_type::contraction;
+    using contract = contract_tile<ring, T, A, C>;
     using mix = mix_tile<plus_times, T, A, C>;
     using gather = gather_tile<plus_times, T, A>;
     using cut = pattern_cut<decltype(M::pattern), T, A, C>;
@@ -36,6 +37,8 @@ struct backward_layout {
     static constexpr extent_t pitch = contract::pitch; // queries of a tile
     static constexpr extent_t walk_keys = extent_t(C.keys) * 4; // keys of a walk: its K, V, dk and dv share the second cache; a quarter of them costs up to 5 %
     static constexpr bool linear = detail::is_linear<score_type>;
+    static constexpr bool picks = requires(ring const r, extent_t n) { r.picks(n); };
+    static constexpr bool weighs_features = gradients::features; // the contraction's operand has a gradient of its own
     static constexpr bool masks = detail::masks_of<score_type>;
     static constexpr centre centred = normalizer_type::centred;
     static constexpr int kept = detail::kept_of<normalizer_type>();
@@ -81,6 +84,7 @@ struct backward_layout {
     // One thread's memory.
     struct slot {
         T *s, *dp, *ones, *scratch, *k, *v, *dk, *dv, *sums;
+        T *operand, *row, *dw; // [d] of the contraction; [d]; [d][lanes]
         T* table[gradients::tables == 0 ? 1 : gradients::tables];
         std::uint64_t *words, *kept;
         segment* segments;
@@ -98,6 +102,9 @@ struct backward_layout {
             dk = a.template take<T>(walk_keys * padded(d));
             dv = a.template take<T>(walk_keys * padded(e));
             sums = a.template take<T>(gradients::parameters * pitch);
+            operand = a.template take<T>(detail::has_operand<ring> ? d : 0);
+            row = a.template take<T>(detail::sum_of_products<ring> ? 0 : d);
+            dw = a.template take<T>(weighs_features ? d * lanes : 0);
             for (T*& t : table) { t = gradients::tables == 0 ? nullptr : a.template take<T>(C.keys * pitch); }
             words = a.template take<std::uint64_t>(cut::packed ? C.keys : 0);
             kept = a.template take<std::uint64_t>(C.keys);

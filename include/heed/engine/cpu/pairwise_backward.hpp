@@ -12,7 +12,7 @@
 // depend neither on threads nor on who else is in the batch. Memory: O((N + M)(d + dv)) a head, nothing of size N M.
 #pragma once
 
-#include <heed/engine/cpu/backward_layout.hpp>
+#include <heed/engine/cpu/backward_products.hpp>
 #include <heed/engine/cpu/parallel.hpp>
 
 #include <string_view>
@@ -20,20 +20,18 @@
 namespace heed {
 
 template <class M, class E, class A>
-struct pairwise_backward : private backward_layout<M, E, A> {
+struct pairwise_backward : private backward_products<M, E, A> {
     static constexpr std::string_view name = "cpu.pairwise.backward";
 
 private:
-    using layout = backward_layout<M, E, A>;
+    using parts = backward_products<M, E, A>;
+    using layout = typename parts::layout;
     using T = typename layout::T;
     using V = typename layout::V;
     using I = typename layout::I;
     using score_type = typename layout::score_type;
     using normalizer_type = typename layout::normalizer_type;
     using row_type = typename layout::row_type;
-    using contract = typename layout::contract;
-    using mix = typename layout::mix;
-    using gather = typename layout::gather;
     using cut = typename layout::cut;
     using gradients = typename layout::gradients;
     using problem = typename layout::problem;
@@ -41,14 +39,15 @@ private:
     using query_tile = typename layout::query_tile;
     using slot = typename layout::slot;
     using shared = typename layout::shared;
+    using context = typename parts::context;
+    using key_rows = typename parts::key_rows;
     using layout::divide, layout::group_of, layout::lanes, layout::linear, layout::masks, layout::centred, layout::kept, layout::pack_padded, layout::padded, layout::sink_of, layout::slots_of, layout::tile_bytes,
-        layout::tiles_of, layout::vectors, layout::walk_keys;
+        layout::tiles_of, layout::walk_keys, parts::may_mask, parts::products, parts::rows_finite;
 
 public:
     using layout::C, layout::pitch, layout::workspace_bytes;
 
-    static_assert(std::is_same_v<typename score_type::contraction, plus_times> && std::is_same_v<decltype(M::mix), plus_times>,
-                  "heed: backward is written for dot-product scores and weighted sums of values");
+    static_assert(std::is_same_v<decltype(M::mix), plus_times>, "heed: backward is written for weighted sums of values, and for values gathered by a maximum or a minimum");
 
     template <class Executor>
     static void run(problem const& x, Executor& executor, int concurrency, std::byte* workspace) {
@@ -92,25 +91,11 @@ public:
     }
 
 private:
-    struct context {
-        problem const& x;
-        division const& by;
-        shared const& all;
-        gradients const& sink;
-        extent_t width() const { return x.q.extent(3); }     // d
-        extent_t out_width() const { return x.v.extent(3); } // dv
-    };
     struct head {
         place at;
         std::byte* tiles; // of this head
         extent_t number;  // b H + h
     };
-    // Key tiles of a walk as rows.
-    struct key_rows {
-        range cols;
-        tile_rows<T> k, v;
-    };
-
     static query_tile tile_at(context const& c, head const& h, extent_t t) {
         arena a(h.tiles + static_cast<std::size_t>(t) * tile_bytes(c.x));
         return {a, c.x};
@@ -254,15 +239,6 @@ private:
         }
         for (int w = 0; w < C.vecs; ++w) { sum[w].store(tile.centre + w * lanes); }
     }
-    // Scores and dp of the tile's segments.
-    static void products(context const& c, query_tile const& tile, key_rows const& keys, int count, slot& mine) {
-        for (int g = 0; g < count; ++g) {
-            segment const part = mine.segments[g];
-            typename contract::rows const k{keys.k.at(part.begin), keys.k.stride}, v{keys.v.at(part.begin), keys.v.stride};
-            contract::run(k, part.end - part.begin, v, tile.q, c.width(), mine.s + part.begin * pitch, mine.scratch, part.first, part.last);
-            contract::run(v, part.end - part.begin, v, tile.dout, c.out_width(), mine.dp + part.begin * pitch, mine.scratch, part.first, part.last);
-        }
-    }
     static void tile_of_pairs(context const& c, head const& h, extent_t t, key_rows const& keys, extent_t at, extent_t split, slot& mine, T* dq) {
         problem const& x = c.x;
         range const rows = rows_of(h, t);
@@ -271,6 +247,7 @@ private:
         query_tile const tile = tile_at(c, h, t);
         bool const wanted = gradients::any && c.sink.wants_any();
         if constexpr (gradients::tables > 0) { score_tables<T, A, C>{h.at, rows, keys.cols, vecs}.stage(x.m.score, mine.table); }
+        parts::load_operand(c, h.at, mine);
         products(c, tile, keys, count, mine);
         bool const strange = may_mask(count, mine) && !(*tile.finite && rows_finite(keys.k, keys.cols.size(), c.width()) && rows_finite(keys.v, keys.cols.size(), c.out_width()));
         if (strange) {
@@ -284,30 +261,19 @@ private:
         T* const dk = mine.dk + at * padded(d);
         T* const dvs = mine.dv + at * padded(dv);
         tile_rows<T> const q = rows_of_tile(x.m.load.q, tile.q_rows, x.q, h, rows), dout = rows_of_tile(plain{}, tile.dout_rows, x.dout, h, rows);
-        if (strange) [[unlikely]] { return strange_products(c, rows, q, dout, keys, count, dk, dvs, dq, mine); }
-        for (int g = 0; g < count; ++g) {
-            segment const part = mine.segments[g];
-            extent_t const first = extent_t(part.first) * lanes, end = extent_t(part.last) * lanes, n = (end < rows.size() ? end : rows.size()) - first;
-            gather::run(mine.s + part.begin * pitch + first, pitch, part.end - part.begin, n, dout.at(first), dout.stride, vectors(dv), dvs + part.begin * padded(dv), padded(dv));
-            gather::run(mine.dp + part.begin * pitch + first, pitch, part.end - part.begin, n, q.at(first), q.stride, vectors(d), dk + part.begin * padded(d), padded(d));
+        bool const weights_wanted = parts::weighs_features && c.sink.wants_features();
+        if (strange) [[unlikely]] {
+            parts::strange_products(c, rows, q, dout, keys, count, {dq, dk, dvs}, mine);
+        } else {
+            parts::send_back(c, rows, tile, q, dout, keys, vecs, count, {dq, dk, dvs}, weights_wanted, mine);
         }
-        mix::run(keys.k.data, keys.k.stride, mine.dp, mine.segments, count, dq, mine.ones, d, vecs);
+        if (weights_wanted) { c.sink.add_features(h.at, split, mine.dw); }
     }
     // The rows of a query tile: its own, or the caller's.
     template <class L>
     static tile_rows<T> rows_of_tile(L const& loader, T* own, tensor_view<E const> const& x, head const& h, range rows) {
         if (own != nullptr) { return {own, padded(x.extent(3))}; }
         return load_rows<A>(loader, operand::of_query(h.at), rows, x, own);
-    }
-    static bool may_mask(int count, slot const& mine) {
-        bool found = masks;
-        for (int g = 0; g < count; ++g) { found = found || mine.segments[g].masked; }
-        return found;
-    }
-    static bool rows_finite(tile_rows<T> const& rows, extent_t n, extent_t width) {
-        bool finite = true;
-        for (extent_t j = 0; j < n; ++j) { finite = finite && row_finite<A>(rows.at(j), extent_t(1), width); }
-        return finite;
     }
     // Pairs that no segment covers send nothing to tables and parameters.
     static void begin_gradients(range cols, int vecs, int count, slot& mine) {
@@ -400,25 +366,6 @@ private:
         }
     }
 
-    // Where something is not finite and something is masked: pair by pair, so that a weight of 0 meets nothing.
-    HEED_COLD static void strange_products(context const& c, range rows, tile_rows<T> const& q, tile_rows<T> const& dout, key_rows const& keys, int count, T* dk, T* dvs, T* dq, slot& mine) {
-        for (int g = 0; g < count; ++g) {
-            segment const& part = mine.segments[g];
-            extent_t const end = extent_t(part.last) * lanes < rows.size() ? extent_t(part.last) * lanes : rows.size();
-            for (int j = part.begin; j < part.end; ++j) {
-                for (extent_t i = extent_t(part.first) * lanes; i < end; ++i) {
-                    if ((masks || part.masked) && ((mine.kept[j] >> i) & 1) == 0) { continue; }
-                    T const p = mine.s[j * pitch + i], ds = mine.dp[j * pitch + i];
-                    for (extent_t e = 0; e < c.out_width(); ++e) { dvs[j * padded(c.out_width()) + e] += p * dout.at(i)[e]; }
-                    for (extent_t e = 0; e < c.width(); ++e) {
-                        dk[j * padded(c.width()) + e] += ds * q.at(i)[e];
-                        dq[e * pitch + i] += ds * keys.k.at(j)[e];
-                    }
-                }
-            }
-        }
-    }
-
     // centre_i = sum of derivative dp over sum of derivative, for normalizers whose weights have no other centre.
     static void mean_of_derivatives(context const& c, head const& h, range rows, query_tile const& tile, slot& mine) {
         problem const& x = c.x;
@@ -433,6 +380,7 @@ private:
             if (count == 0) { continue; }
             key_rows const keys = load_keys(c, h.at, cols, mine);
             score_tables<T, A, C>{h.at, rows, cols, vecs}.stage(x.m.score, mine.table);
+            parts::load_operand(c, h.at, mine);
             products(c, tile, keys, count, mine);
             for (int g = 0; g < count; ++g) {
                 segment const& part = mine.segments[g];

@@ -20,7 +20,10 @@ struct score_gradients {
     static constexpr int lanes = V::lanes;
     static constexpr extent_t pitch = extent_t(C.vecs) * lanes;
     static constexpr int tables = detail::tables_of<S>, parameters = detail::parameters_of<S>;
-    static constexpr bool any = tables + parameters > 0;
+    template <class Stage>
+    static constexpr bool of_features = requires(Stage const s, place const at) { typename Stage::gradient; s.operand(at, extent_t(0)); }; // one number a feature
+    static constexpr bool features = of_features<std::remove_cvref_t<decltype(detail::head_of(std::declval<S const&>()))>>;
+    static constexpr bool any = tables + parameters > 0 || features;
     static constexpr int most = 8; // stages with data of their own that one chain may differentiate
 
     S const& score;
@@ -47,17 +50,15 @@ struct score_gradients {
     void place_partials(arena& a) {
         each([&](int n, auto, auto, bool leading, auto const& stage, auto const& d) {
             if (!given(d) || leading) { return; }
-            bool const table = detail::tables_of<std::remove_cvref_t<decltype(stage)>> != 0;
-            if (!owned(stage, d)) { partial[n] = a.template take<T>(splits * (table ? d.shape().size() : batches * heads)); }
+            if (!owned(stage, d)) { partial[n] = a.template take<T>(size_of_partial(stage, d)); }
         });
     }
     // Before the walks: what is added to starts at zero.
     void clear() const {
         each([&](int n, auto, auto, bool leading, auto const& stage, auto const& d) {
             if (!given(d) || leading) { return; }
-            bool const table = detail::tables_of<std::remove_cvref_t<decltype(stage)>> != 0;
             if (owned(stage, d)) { for_each_element(d, [](T& x, extent_t) { x = T(0); }); }
-            else { std::memset(partial[n], 0, static_cast<std::size_t>(splits * (table ? d.shape().size() : batches * heads)) * sizeof(T)); }
+            else { std::memset(partial[n], 0, static_cast<std::size_t>(size_of_partial(stage, d)) * sizeof(T)); }
         });
     }
     // After the walks: partials into the gradients.
@@ -72,10 +73,13 @@ struct score_gradients {
                 });
             } else {
                 for_each_element(d, [](T& x, extent_t) { x = T(0); });
+                extent_t const width = d.extent(3);
                 for (extent_t b = 0; b < batches; ++b) {
                     for (extent_t h = 0; h < heads; ++h) {
-                        T& x = d(d.extent(0) == 1 ? 0 : b, d.extent(1) == 1 ? 0 : h, 0, 0);
-                        for (extent_t s = 0; s < splits; ++s) { x += partial[n][(s * batches + b) * heads + h]; }
+                        for (extent_t e = 0; e < width; ++e) {
+                            T& x = d(d.extent(0) == 1 ? 0 : b, d.extent(1) == 1 ? 0 : h, 0, e);
+                            for (extent_t s = 0; s < splits; ++s) { x += partial[n][((s * batches + b) * heads + h) * width + e]; }
+                        }
                     }
                 }
             }
@@ -116,7 +120,29 @@ struct score_gradients {
         });
     }
 
+    // One tile's share of the weights of features, [width][lanes].
+    void add_features(place const& at, extent_t split, T const* dw) const {
+        each([&](int n, auto, auto, bool, auto const& stage, auto const& d) {
+            if constexpr (of_features<std::remove_cvref_t<decltype(stage)>>) {
+                if (!given(d)) { return; }
+                T* const to = partial[n] + ((split * batches + at.batch) * heads + at.head) * d.extent(3);
+                for (extent_t e = 0; e < d.extent(3); ++e) {
+                    for (int l = 0; l < lanes; ++l) { to[e] += dw[e * lanes + l]; }
+                }
+            }
+        });
+    }
+    bool wants_features() const {
+        bool found = false;
+        each([&](int, auto, auto, bool, auto const& stage, auto const& d) { found = found || (of_features<std::remove_cvref_t<decltype(stage)>> && given(d)); });
+        return found;
+    }
+
 private:
+    template <class Stage>
+    extent_t size_of_partial(Stage const&, tensor_view<T> const& d) const {
+        return splits * (detail::tables_of<Stage> != 0 ? d.shape().size() : batches * heads * d.extent(3)); // a parameter has one feature
+    }
     // f(number, slot, parameter, leading, stage, gradient view)
     template <class F>
     void each(F&& f) const {

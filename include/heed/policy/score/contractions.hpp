@@ -51,8 +51,11 @@ feature_weights_gradient(tensor_view<T>) -> feature_weights_gradient<T>;
 
 template <class F, class T = float>
 struct additive : detail::contraction_head<additive_features<F>> {
+    using gradient = feature_weights_gradient<T>;
     F f = {};
     tensor_view<T const> weights; // {1, H or 1, 1, d}
+
+    HEED_HD shape gradient_shape() const { return weights.shape(); }
 
     additive() = default;
     HEED_HD constexpr additive(F activation, tensor_view<T const> w) : f(activation), weights(w) {}
