@@ -50,6 +50,16 @@ TEST_CASE("decode: softmax of distances is that of forward", "[decode]") {
     auto const m = heed::attention{heed::one_sided_hilbert{} | heed::scale{0.1f}, heed::causal_bottom_right{}, heed::softmax{}};
     same_as_forward<float>(m, {1, 3, 2, 19, 21, {400, 37}}, kind::contiguous, 653, 2e-5);
 }
+TEST_CASE("decode: additive attention is that of forward, weights of features per head", "[decode]") {
+    HEED_SEEDED;
+    random_source random(656);
+    for (extent_t const width : {7, 37}) {
+        tensor<float> w(heed::shape{1, 6, 1, width});
+        w.normal(random);
+        same_as_forward<float>(heed::attention{heed::additive{heed::tanh_activation{}, w.in()}, heed::causal_bottom_right{}, heed::softmax{}}, {2, 3, 2, width, 21, {400, 37}}, kind::contiguous,
+                               657, 2e-5);
+    }
+}
 TEST_CASE("decode: NaN of a cached key or value of tropical attention reaches its rows", "[decode][contract]") {
     HEED_SEEDED;
     random_source random(654);

@@ -29,7 +29,7 @@ struct key_products {
         return feature < width / lanes * lanes ? feature : padded(width) - width + feature;
     }
 
-    // k: pointers to `keys` rows, a multiple of lanes, as keys_ahead is; q: rows of padded(width); s: rows of `pitch`. operand: one row as q's, of a ring
+    // k: pointers to `keys` rows, a multiple of lanes, as keys_ahead is; q: rows of padded(width); s: rows of `pitch`. operand: rows as q's, of a ring
     // that has one.
     static void run(E const* const* k, extent_t keys, rows_ahead ahead, extent_t keys_ahead, T const* q, int rows, extent_t width, T* s, extent_t pitch, Ring const& ring = {},
                     T const* operand = nullptr);
@@ -91,7 +91,7 @@ private:
                 static_for<K>([&](auto j) HEED_INLINE_LAMBDA { x[j] = widen<V>(k[j] + c); });
                 static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
                     V const y = V::load(q + r * q_pitch + c);
-                    static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = of.step(acc[r * K + j], x[j], y, c); });
+                    static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = of.step(acc[r * K + j], x[j], y, r * q_pitch + c); });
                 });
             }
         }
@@ -101,7 +101,7 @@ private:
             static_for<K>([&](auto j) HEED_INLINE_LAMBDA { x[j] = widen_end<V>(k[j], width, width - whole); });
             static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
                 V const y = V::load(q + r * q_pitch + whole);
-                static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = choose(valid, of.step(acc[r * K + j], x[j], y, whole), acc[r * K + j]); });
+                static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = choose(valid, of.step(acc[r * K + j], x[j], y, r * q_pitch + whole), acc[r * K + j]); });
             });
         }
         if constexpr (Ahead) {
@@ -134,13 +134,13 @@ private:
 template <class Ring, class E, class T, class A>
 void key_products<Ring, E, T, A>::run(E const* const* k, extent_t keys, rows_ahead ahead, extent_t keys_ahead, T const* q, int rows, extent_t width, T* s, extent_t pitch, Ring const& ring,
                                        T const* operand) {
-    contraction const of{ring, operand};
     extent_t const q_pitch = padded(width);
     int r = 0;
     auto const take = [&](auto size) HEED_INLINE_LAMBDA {
         constexpr int R = decltype(size)::value;
         if constexpr (R <= lanes) {
             while (rows - r >= R) {
+                contraction const of{ring, operand == nullptr ? nullptr : operand + r * q_pitch};
                 strip<R>(k, keys, ahead, keys_ahead, q + r * q_pitch, q_pitch, width, s + r * pitch, pitch, of);
                 r += R;
             }

@@ -28,6 +28,20 @@ HEED_INLINE extent_t point_at_rows(C const& cache, tensor_view<E> const& rows_of
     for (; n % Lanes != 0; ++n) { out[n] = out[n - 1]; }
     return n;
 }
+// Features of a row behind its last whole register move to the right end of one more, zeros before them.
+template <int Lanes, class T>
+HEED_INLINE void align_end(T* row, extent_t width) {
+    extent_t const rest = width % Lanes;
+    T* const end = row + (width - rest);
+    for (extent_t e = rest; e > 0; --e) { end[Lanes - rest + e - 1] = end[e - 1]; }
+    for (extent_t e = 0; rest != 0 && e < Lanes - rest; ++e) { end[e] = T(0); }
+}
+// The operand of a contraction's features, laid out so.
+template <int Lanes, class Head, class T>
+HEED_INLINE void load_operand(Head const& head, place const& at, extent_t width, T* row) {
+    for (extent_t e = 0; e < width; ++e) { row[e] = static_cast<T>(head.operand(at, e)); }
+    align_end<Lanes>(row, width);
+}
 // Scales of the same rows times `unit`, 0 behind the last.
 template <int Lanes, class C, class T>
 HEED_INLINE void gather_scales(C const& cache, tensor_view<float> const& s, extent_t b, extent_t head, range cols, T unit, T* out) {

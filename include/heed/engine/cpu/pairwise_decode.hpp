@@ -59,7 +59,6 @@ struct pairwise_decode {
     static constexpr bool scaled_keys = is_byte<KE>, scaled_values = is_byte<VE>;
     static_assert((!scaled_keys || detail::sum_of_products<ring>) && (!scaled_values || detail::sum_of_products<mix_ring>),
                   "heed: the scale of a quantised row can follow only sums of products; keep such a cache in 16 or 32 bits");
-    static_assert(!detail::has_operand<ring>, "heed: decode is written for contractions without an operand of the feature");
     static constexpr bool packed = PackedPattern<pattern_type> || !requires(pattern_type const p, place const at, I i) { p.keep(at, i, i); };
     // a normalizer may ask how many keys a row saw
     static constexpr bool counts = CountingNormalizer<normalizer_type>;
@@ -97,7 +96,7 @@ struct pairwise_decode {
     };
     // One thread's memory.
     struct slot {
-        T *q, *s, *p, *row_peak, *row_sum, *factor, *before, *weight, *line, *odd_q;
+        T *q, *operand, *s, *p, *row_peak, *row_sum, *factor, *before, *weight, *line, *odd_q;
         row_type* total;
         VE* zero;
         VE const** odd;
@@ -111,6 +110,7 @@ struct pairwise_decode {
 
         slot(arena& a, sizes const& n) {
             q = a.template take<T>(n.rows * products::padded(n.d));
+            operand = a.template take<T>(detail::has_operand<ring> ? n.rows * products::padded(n.d) : 0);
             s = a.template take<T>(n.rows * n.tile);
             p = a.template take<T>(n.rows * n.tile);
             row_peak = a.template take<T>(n.vectors() * lanes * lanes);
@@ -258,9 +258,8 @@ private:
                 }
                 for (extent_t i = 0; i < tokens; ++i) {
                     scale_in_place<A>(to + i * pitch, d, lead);
-                    T* const end = to + i * pitch + d / lanes * lanes;
-                    for (extent_t rest = d % lanes, e = rest; e > 0; --e) { end[lanes - rest + e - 1] = end[e - 1]; } // right-aligned
-                    for (extent_t e = 0; d % lanes != 0 && e < lanes - d % lanes; ++e) { end[e] = T(0); }
+                    align_end<lanes>(to + i * pitch, d);
+                    if constexpr (detail::has_operand<ring>) { load_operand<lanes>(detail::head_of(c.m.score), mem.at[g], d, mem.operand + row_of(g, i) * pitch); }
                     if constexpr (detail::skips_nan<ring>) { mem.odd_q[row_of(g, i)] = nan_in_row<A>(to + i * pitch, pitch); }
                 }
             }
@@ -278,7 +277,7 @@ private:
             if constexpr (scaled_keys) { gather_scales<lanes>(c.x.cache, c.x.cache.k_scale, b, kv_head, cols, code_unit<KE>, mem.k_scale); }
             if constexpr (scaled_values) { gather_scales<lanes>(c.x.cache, c.x.cache.v_scale, b, kv_head, cols, code_unit<VE>, mem.v_scale); }
 
-            products::run(mem.k[0], padded, {reinterpret_cast<std::byte const* const*>(mem.v[1]), value_lines()}, next_keys, mem.q, rows, c.n.d, mem.s, pitch, detail::contraction_of(c.m.score));
+            products::run(mem.k[0], padded, {reinterpret_cast<std::byte const* const*>(mem.v[1]), value_lines()}, next_keys, mem.q, rows, c.n.d, mem.s, pitch, detail::contraction_of(c.m.score), mem.operand);
             if constexpr (detail::skips_nan<ring>) { put_nan(n); }
             bool const some_masked = bend(cols, masked), strange = (some_masked || detail::skips_nan<mix_ring>) && has_strange_values(n);
             raise(to);
