@@ -6,6 +6,7 @@
 #include <heed/engine/cpu/gradient_memory.hpp>
 #include <heed/front/check.hpp>
 #include <heed/front/options.hpp>
+#include <heed/mechanism/gradient_memory.hpp>
 #include <heed/view/adapt.hpp>
 
 #include <memory>

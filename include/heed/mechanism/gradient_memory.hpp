@@ -10,33 +10,13 @@
 // Numbers: what a token still counts for later are sums of products of numbers in [0, 1], carried token by token: no ratio of cumulated products.
 #pragma once
 
-#include <heed/policy/concepts.hpp>
-#include <heed/view/tensor_view.hpp>
+#include <heed/family/gradient_memory.hpp>
 
 namespace heed {
-
-template <class T>
-struct gradient_memory {
-    tensor_view<T const> theta, alpha, eta;
-    extent_t chunk = 0;
-    double scale = 1;
-};
-template <class T, class U, class W>
-gradient_memory(tensor_view<T>, tensor_view<U>, tensor_view<W>) -> gradient_memory<std::remove_const_t<T>>;
-template <class T, class U, class W>
-gradient_memory(tensor_view<T>, tensor_view<U>, tensor_view<W>, extent_t) -> gradient_memory<std::remove_const_t<T>>;
-template <class T, class U, class W>
-gradient_memory(tensor_view<T>, tensor_view<U>, tensor_view<W>, extent_t, double) -> gradient_memory<std::remove_const_t<T>>;
 
 template <class T, class U, class W>
 HEED_HD constexpr gradient_memory<std::remove_const_t<T>> titans_memory(tensor_view<T> theta, tensor_view<U> alpha, tensor_view<W> eta, extent_t chunk = 0) {
     return {theta, alpha, eta, chunk, 1};
 }
-
-// M and S (B, H, d, dv), in the type of computation. Empty: zeros.
-template <class T>
-struct memory_state {
-    tensor_view<T> m = {}, s = {};
-};
 
 } // namespace heed

@@ -5,7 +5,7 @@
 
 #include <heed/engine/cpu/memory_chunk.hpp>
 #include <heed/engine/cpu/parallel.hpp>
-#include <heed/mechanism/gradient_memory.hpp>
+#include <heed/family/gradient_memory.hpp>
 
 #include <string_view>
 
