@@ -131,6 +131,31 @@ TEST_CASE("factored: windows over a ring; 16-bit caches; a sequence alone as in 
     out.each_at([&](float& x, extent_t, extent_t hd, extent_t i, extent_t e) { CHECK(x == both.out(1, hd, i, e)); });
 }
 
+TEST_CASE("factored: sequences of different lengths, with different numbers of new tokens", "[factored]") {
+    HEED_SEEDED;
+    random_source random(946);
+    std::vector<std::int32_t> const keys{0, 70, 73, 603}, queries{0, 2, 3, 7}; // of three sequences
+    heed::ragged_offsets const of_keys(keys), of_queries(queries);
+    factored_call<float> p({1, 6, 3, 7, 603, 10, 14, 4, 2, 3}, random);
+    auto const packed = [](factors<float> const& f, heed::ragged_offsets const& offsets) { return heed::factored{heed::ragged(f.a.in(), offsets), heed::ragged(f.b.in(), offsets)}; };
+    auto c = heed::make_factor_cache<float>({3, 3, 530, 10, 14, 2, 3}, heed::paged{16, 45});
+    heed::append(c, packed(p.k, of_keys), packed(p.v, of_keys));
+    CHECK((c.length(0) == 70 && c.length(1) == 3 && c.length(2) == 530));
+    p.out.fill(std::numeric_limits<float>::quiet_NaN());
+    heed::decode(causal, packed(p.q, of_queries), c, heed::ragged(p.out.view(), of_queries));
+    tensor<float> expected(p.out.shape());
+    for (std::size_t b = 0; b < 3; ++b) {
+        auto const cut = [&](auto const& x, std::vector<std::int32_t> const& starts) {
+            return std::remove_cvref_t<decltype(x)>{x.row(0, 0, starts[b]), {1, x.extent(1), starts[b + 1] - starts[b], x.extent(3)}, x.strides()};
+        };
+        auto const part = [&](factors<float> const& f, std::vector<std::int32_t> const& starts) { return heed::factored{cut(f.a.in(), starts), cut(f.b.in(), starts)}; };
+        heed::forward(causal, part(p.q, queries), part(p.k, keys), part(p.v, keys), cut(expected.view(), queries));
+    }
+    auto const found = compare_close<float>(p.out.in(), expected.in(), 2e-5);
+    INFO(found.text);
+    CHECK(found.good());
+}
+
 TEST_CASE("factored: unused slots and keys left out reach no row; a NaN that is seen reaches its rows", "[factored]") {
     HEED_SEEDED;
     random_source random(944);
