@@ -98,6 +98,44 @@ TEST_CASE("factored: gradients of turned rows, of dense queries, of some factors
     CHECK(found.good());
 }
 
+TEST_CASE("factored: third order is second order with the outer product of b and c, forward and gradients, turned too", "[factored]") {
+    HEED_SEEDED;
+    random_source random(925);
+    extent_t const B = 2, H = 4, N = 23, R = 3, db = 6, dc = 4, d = db * dc, e = 7;
+    heed::rotary const rope{heed::half_pairs{}, heed::geometric{100}};
+    for (bool const constant : {false, true}) { // c for all positions
+        tensor<double> a({B, H, N, R}), b({B, R, N, db}), c({constant ? 1 : B, R, constant ? 1 : N, dc}), whole({B, R, N, d}), turned({B, R, N, db}), v({B, H, N, e}), out(v.shape()), expected(v.shape()), lse({B, H, N, 1});
+        tensor<double> da(a.shape()), dbb(b.shape()), dcc(c.shape()), da2(a.shape()), dwhole(whole.shape()), dout(v.shape()), dv(v.shape()), dv2(v.shape());
+        a.normal(random), b.normal(random), c.normal(random), v.normal(random), dout.normal(random);
+        auto const c_at = [&](extent_t i, extent_t r, extent_t n, extent_t g) { return c(constant ? 0 : i, r, constant ? 0 : n, g); };
+        turned.copy(b.in());
+        heed::rotate(turned.view(), rope);
+        whole.each_at([&](double& x, extent_t i, extent_t r, extent_t n, extent_t f) { x = turned(i, r, n, f % db) * c_at(i, r, n, f / db); });
+        auto const third = heed::third_order{a.in(), b.in(), c.in(), rope};
+        auto const second = heed::factored{a.in(), whole.in()};
+        auto const saved = heed::forward(causal, third, third, v.in(), out.view(), heed::save{lse.view()});
+        heed::forward(causal, second, second, v.in(), expected.view());
+        CHECK(compare_close<double>(out.in(), expected.in(), 1e-13).good());
+
+        // keys of third order; the queries' gradient is not wanted
+        heed::backward(causal, third, third, v.in(), out.in(), saved, dout.in(), heed::third_order_gradient<double>{}, heed::third_order_gradient{da.view(), dbb.view(), dcc.view()}, dv.view());
+        heed::backward(causal, second, second, v.in(), out.in(), saved, dout.in(), heed::factored_gradient<double>{}, heed::factored_gradient{da2.view(), dwhole.view()}, dv2.view());
+        CHECK(compare_close<double>(da.in(), da2.in(), 1e-12).good());
+        CHECK(compare_close<double>(dv.in(), dv2.in(), 1e-12).good());
+        tensor<double> back({B, R, N, db}), c_back(c.shape());
+        back.fill(0), c_back.fill(0);
+        dwhole.each_at([&](double& x, extent_t i, extent_t r, extent_t n, extent_t f) {
+            back(i, r, n, f % db) += x * c_at(i, r, n, f / db);
+            c_back(constant ? 0 : i, r, constant ? 0 : n, f / db) += x * turned(i, r, n, f % db);
+        });
+        std::vector<double> frequencies;
+        for (extent_t m = 0; m < db / 2; ++m) { frequencies.push_back(-rope.frequencies.frequency(m, db)); }
+        heed::rotate(back.view(), heed::rotary{heed::half_pairs{}, heed::listed_frequencies{heed::tensor_view<double const>{frequencies.data(), {1, 1, 1, db / 2}}}});
+        CHECK(compare_close<double>(dbb.in(), back.in(), 1e-11).good());
+        CHECK(compare_close<double>(dcc.in(), c_back.in(), 1e-11).good());
+    }
+}
+
 TEST_CASE("factored: threads change no bit of a gradient; constants are summed in one order", "[factored]") {
     HEED_SEEDED;
     for (int const constant : {0, 1, 2}) {

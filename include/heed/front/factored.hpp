@@ -16,7 +16,7 @@ namespace heed {
 namespace detail {
 
 template <class X>
-concept FactoredOperand = is_factored<std::remove_cvref_t<X>>;
+concept FactoredOperand = is_factored<std::remove_cvref_t<X>> || is_third_order<std::remove_cvref_t<X>>;
 template <class Q, class K, class V>
 inline constexpr bool any_factored = FactoredOperand<Q> || FactoredOperand<K> || FactoredOperand<V>;
 
@@ -56,13 +56,23 @@ template <class A, class X, class T>
 void check_factors(X const& x, tensor_view<T const> const& rows) {
     if constexpr (FactoredOperand<X>) {
         using door = detail::door<A>;
-        argument const args[] = {argument::of("the factor a", x.a), argument::of("the factor b", x.b)};
-        door::check_axes(args, 2, nullptr, 0);
-        if (x.a.is_ragged() && x.b.is_ragged()) { door::check_offsets(args[0], args[1]); }
-        if (rows.extent(0) != 1 && (x.a.is_ragged() != x.b.is_ragged())) {
-            argument const& dense = x.a.is_ragged() ? args[1] : args[0];
-            if (dense.extents.seq != 1) { door::refuse(sentence<A>("heed: one factor is ragged and ", dense.name, " has ", dense.extents.seq, " positions; both need the same offsets, or one row for all")); }
-        }
+        ragged_offsets offsets;
+        char const* ragged = nullptr;
+        x.each_factor([&](char const* name, auto const& f) {
+            argument const own = argument::of(name, f);
+            door::check_axes(&own, 1, nullptr, 0);
+            if (!f.is_ragged()) { return; }
+            argument before = own;
+            if (ragged != nullptr) {
+                before.name = ragged, before.offsets = offsets;
+                door::check_offsets(own, before);
+            }
+            ragged = name, offsets = f.offsets();
+        });
+        if (ragged == nullptr || rows.extent(0) == 1) { return; }
+        x.each_factor([&](char const* name, auto const& f) {
+            if (!f.is_ragged() && f.extent(2) != 1) { door::refuse(sentence<A>("heed: ", ragged, " is ragged and ", name, " has ", f.extent(2), " positions; both need the same offsets, or one row for all")); }
+        });
     }
 }
 
@@ -118,17 +128,23 @@ void backward(M const& mechanism, Q const& q_in, K const& k_in, V const& v_in, O
     });
 
     // Every output against every tensor of the call.
-    argument args[18];
+    argument args[24];
     int count = 0;
     auto const put = [&](char const* name, auto const& view) {
         if (view.data_handle() != nullptr) { args[count++] = argument::of(name, view); }
     };
     auto const put_operand = [&](auto const& x, auto const& d, char const* name) {
         if constexpr (detail::FactoredOperand<decltype(x)>) {
-            static_assert(std::is_same_v<std::remove_cvref_t<decltype(d)>, factored_gradient<T>>, "heed: the gradient of a factored operand is a heed::factored_gradient{da, db}");
-            put("a factor a", x.a), put("a factor b", x.b), put("da", d.da), put("db", d.db);
-            if (d.da.data_handle() != nullptr) { door::check_same(argument::of("da", d.da), argument::of("the factor a", x.a)); }
-            if (d.db.data_handle() != nullptr) { door::check_same(argument::of("db", d.db), argument::of("the factor b", x.b)); }
+            using gradient = std::conditional_t<detail::is_third_order<std::remove_cvref_t<decltype(x)>>, third_order_gradient<T>, factored_gradient<T>>;
+            static_assert(std::is_same_v<std::remove_cvref_t<decltype(d)>, gradient>, "heed: the gradient of a factored operand is a heed::factored_gradient{da, db}, of third_order a third_order_gradient{da, db, dc}");
+            argument of[3];
+            int known = 0, nth = 0;
+            x.each_factor([&](char const* factor, auto const& f) { put(factor, f), of[known++] = argument::of(factor, f); });
+            d.each([&](char const* of_factor, auto const& f) {
+                put(of_factor, f);
+                if (f.data_handle() != nullptr) { door::check_same(argument::of(of_factor, f), of[nth]); }
+                ++nth;
+            });
         } else {
             put(name, tensor_view<T const>(as_view(x)));
             put("its gradient", as_view(d));
@@ -153,7 +169,8 @@ void backward(M const& mechanism, Q const& q_in, K const& k_in, V const& v_in, O
         if constexpr (detail::FactoredOperand<decltype(operand)>) {
             shape const s{rows.extent(0), own, rows.extent(2), rows.extent(3)};
             tensor_view<T const> const like(nullptr, s, rows.strides(), rows.offsets());
-            bool const wanted = gradient.da.data_handle() != nullptr || gradient.db.data_handle() != nullptr;
+            bool wanted = false;
+            gradient.each([&](char const*, auto const& d) { wanted = wanted || d.data_handle() != nullptr; });
             extent_t const room = (rows.is_ragged() ? rows.offsets()[rows.offsets().count()] : s.batch * s.seq) * own * s.feature;
             tensor_view<T> const x = detail::like(a.template take<T>(room), like);
             T* const d = a.template take<T>(wanted ? room : 0);
@@ -208,7 +225,7 @@ void backward(M const& mechanism, Q const& q_in, K const& k_in, V const& v_in, O
     std::unique_ptr<std::byte[]> const scratch(new std::byte[most]);
 
     auto const of_factors = [&](auto const& operand, auto const& gradient, tensor_view<T const> const* keys, auto const& f) {
-        if constexpr (detail::FactoredOperand<decltype(operand)>) { f(factored_rows<T, decltype(operand.then), A>{operand, keys}, gradient); }
+        if constexpr (detail::FactoredOperand<decltype(operand)>) { f(factored_rows<std::remove_cvref_t<decltype(operand)>, A>{operand, keys}, gradient); }
     };
     auto const for_all = [&](auto const& f) {
         of_factors(q_in, dq_in, &k, [&](auto const& rows, auto const& d) { f(rows, d, b[0], group); });

@@ -14,12 +14,12 @@ struct factor_append {
         auto const as = [](T x) { return static_cast<E>(static_cast<compute_t<T>>(x)); };
         extent_t const heads = f.a.extent(1), rank = f.rank(), width = f.b.extent(3);
         for (extent_t h = 0; h < heads; ++h) {
-            T const* const from = factored<T>::entry(f.a, b, h, i);
+            T const* const from = detail::shared_row(f.a, b, h, i);
             for (extent_t r = 0; r < rank; ++r) { to[r * heads + h] = as(from[r * f.a.stride(3)]); }
         }
-        T const* const from = factored<T>::entry(f.b, b, 0, i);
+        T const* const from = detail::shared_row(f.b, b, 0, i);
         for (extent_t r = 0; r < rank; ++r) {
-            for (extent_t e = 0; e < width; ++e) { to[rank * heads + r * width + e] = as(from[r * f.rank_stride() + e * f.b.stride(3)]); }
+            for (extent_t e = 0; e < width; ++e) { to[rank * heads + r * width + e] = as(from[r * detail::rank_stride(f.b) + e * f.b.stride(3)]); }
         }
     }
     // Behind the last token of sequence b; the caller adds to its length. Of more rows than a ring has, the last are written.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Rows of a factored operand for a few of its heads, and gradients of such rows contracted into the factors:
 //
-//   da[b, h, n, r] = w dx[b, h, n] . b[b, r, n]      db[b, r, n] += w a[b, h, n, r] dx[b, h, n]      w = 1/R, dx turned back where rows are rotated
+//   da[b, h, n, r] = w sum_g c_r[g] dx_g[b, h, n] . b[b, r, n]      db[b, r, n] += w a[b, h, n, r] sum_g c_r[g] dx_g[b, h, n]
+//   dc[b, r, n, g] += w a[b, h, n, r] dx_g[b, h, n] . b[b, r, n]     w = 1/R, dx_g run g of dx, turned back where rows are rotated; one run and c = 1 without c
 //
-// db adds up over the heads in the order of the calls, positions apart; a factor whose extents of 1 stand for many positions or sequences is summed on one
-// thread, in their order. So no bit depends on threads.
+// db and dc add up over the heads in the order of the calls, positions apart; a factor whose extents of 1 stand for many positions or sequences is summed on
+// one thread, in their order. So no bit depends on threads.
 #pragma once
 
 #include <heed/engine/cpu/parallel.hpp>
@@ -13,17 +14,10 @@
 
 namespace heed {
 
-// Where gradients of a factored operand go: each in the shape of its factor; a null view is not wanted.
-template <class T>
-struct factored_gradient {
-    tensor_view<T> da, db;
-};
-template <class T>
-factored_gradient(tensor_view<T>, tensor_view<T>) -> factored_gradient<T>;
-
-template <class T, class Then, class A>
+template <class X, class A>
 struct factored_rows {
-    factored<T, Then> const& f;
+    using T = typename X::element_type;
+    X const& f;
     // Positions of the queries are counted from the end of the keys; null for k and v.
     tensor_view<T const> const* keys = nullptr;
 
@@ -33,15 +27,14 @@ struct factored_rows {
     template <class E>
     void make(tensor_view<T> const& x, extent_t first, E& executor, int slots) const {
         each_block(x, executor, slots, [&](extent_t b, range rows) {
-            for (extent_t h = 0; h < x.extent(1); ++h) {
-                place const at = place_of(x, b);
-                f.template rows<A>(operand{at, first + h, shift(at)}, rows, tensor_view<T const>{}, x.row(b, h, rows.begin), x.stride(2));
-            }
+            place const at = place_of(x, b);
+            for (extent_t h = 0; h < x.extent(1); ++h) { f.template rows<A>(operand{at, first + h, shift(at)}, rows, tensor_view<T const>{}, x.row(b, h, rows.begin), x.stride(2)); }
         });
     }
-    void clear(factored_gradient<T> const& g) const {
-        for (tensor_view<T> const& d : {g.da, g.db}) {
-            if (d.data_handle() == nullptr) { continue; }
+    template <class G>
+    static void clear(G const& gradient) {
+        gradient.each([](char const*, tensor_view<T> const& d) {
+            if (d.data_handle() == nullptr) { return; }
             for (extent_t b = 0; b < d.extent(0); ++b) {
                 for (extent_t h = 0; h < d.extent(1); ++h) {
                     for (extent_t n = 0; n < d.length(b); ++n) {
@@ -49,40 +42,46 @@ struct factored_rows {
                     }
                 }
             }
-        }
+        });
     }
     // Adds what dx {B, heads, N, d}, contiguous rows, sends to the factors of heads first, first + 1, ...; dx is overwritten where rows are rotated.
-    template <class E>
-    void contract(tensor_view<T> const& dx, extent_t first, factored_gradient<T> const& g, E& executor, int slots) const {
+    template <class G, class E>
+    void contract(tensor_view<T> const& dx, extent_t first, G const& g, E& executor, int slots) const {
         T const by = static_cast<T>(f.weight());
-        extent_t const width = dx.extent(3), rank = f.rank();
-        if constexpr (!is_plain<Then>) {
-            each_block(dx, executor, slots, [&](extent_t b, range rows) {
-                place const at = place_of(dx, b);
-                for (extent_t h = 0; h < dx.extent(1); ++h) { f.then.template pull_back<A>(operand{at, first + h, shift(at)}, rows, width, dx.row(b, h, rows.begin), dx.stride(2)); }
-            });
-        }
-        if (g.da.data_handle() != nullptr) {
-            each_block(dx, executor, shared(g.da, dx) ? 1 : slots, [&](extent_t b, range rows) {
-                for (extent_t h = 0; h < dx.extent(1); ++h) {
-                    for (extent_t n = rows.begin; n < rows.end; ++n) {
-                        T const* const row = factored<T, Then>::entry(f.b, b, 0, n);
-                        T* const to = entry(g.da, b, first + h, n);
-                        for (extent_t r = 0; r < rank; ++r) { to[r * g.da.stride(3)] += by * row_dot<A>(dx.row(b, h, n), extent_t(1), row + r * f.rank_stride(), f.b.stride(3), width); }
-                    }
-                }
-            });
-        }
-        if (g.db.data_handle() != nullptr) {
-            each_block(dx, executor, shared(g.db, dx) ? 1 : slots, [&](extent_t b, range rows) {
+        extent_t const width = f.b.extent(3), rank = f.rank(), runs = f.runs(), step = detail::rank_stride(f.b);
+        each_block(dx, executor, slots, [&](extent_t b, range rows) {
+            place const at = place_of(dx, b);
+            for (extent_t h = 0; h < dx.extent(1); ++h) { f.template turn<A>(operand{at, first + h, shift(at)}, rows, dx.row(b, h, rows.begin), dx.stride(2), -1.0); }
+        });
+        auto const a_of = [&](extent_t b, extent_t h, extent_t n, extent_t r) { return by * detail::shared_row(f.a, b, first + h, n)[r * f.a.stride(3)]; };
+        auto const dot = [&](T const* row, extent_t run, T const* b_row) { return row_dot<A>(row + run * width, extent_t(1), b_row, f.b.stride(3), width); };
+        // each(b, h, n, r): what one row sends to rank r
+        auto const for_all = [&](tensor_view<T> const& d, auto const& each) {
+            if (d.data_handle() == nullptr) { return; }
+            each_block(dx, executor, shared(d, dx) ? 1 : slots, [&](extent_t b, range rows) {
                 for (extent_t n = rows.begin; n < rows.end; ++n) {
-                    for (extent_t r = 0; r < rank; ++r) {
-                        T* const to = entry(g.db, b, r, n);
-                        for (extent_t h = 0; h < dx.extent(1); ++h) {
-                            add(dx.row(b, h, n), by * factored<T, Then>::entry(f.a, b, first + h, n)[r * f.a.stride(3)], to, g.db.stride(3), width);
-                        }
+                    for (extent_t h = 0; h < dx.extent(1); ++h) {
+                        for (extent_t r = 0; r < rank; ++r) { each(b, h, n, r); }
                     }
                 }
+            });
+        };
+        for_all(g.da, [&](extent_t b, extent_t h, extent_t n, extent_t r) {
+            T const* const row = detail::shared_row(f.b, b, 0, n) + r * step;
+            T sum(0);
+            for (extent_t run = 0; run < runs; ++run) { sum += f.template coefficient<T>(b, r, n, run) * dot(dx.row(b, h, n), run, row); }
+            detail::shared_row(g.da, b, first + h, n)[r * g.da.stride(3)] += by * sum;
+        });
+        for_all(g.db, [&](extent_t b, extent_t h, extent_t n, extent_t r) {
+            for (extent_t run = 0; run < runs; ++run) {
+                add(dx.row(b, h, n) + run * width, a_of(b, h, n, r) * f.template coefficient<T>(b, r, n, run), detail::shared_row(g.db, b, r, n), g.db.stride(3), width);
+            }
+        });
+        if constexpr (requires { g.dc; }) {
+            for_all(g.dc, [&](extent_t b, extent_t h, extent_t n, extent_t r) {
+                T const* const row = detail::shared_row(f.b, b, 0, n) + r * step;
+                T* const to = detail::shared_row(g.dc, b, r, n);
+                for (extent_t run = 0; run < runs; ++run) { to[run * g.dc.stride(3)] += a_of(b, h, n, r) * dot(dx.row(b, h, n), run, row); }
             });
         }
     }
@@ -101,10 +100,7 @@ private:
     extent_t shift(place const& at) const { return keys == nullptr ? 0 : at.shift(); }
     // Several rows of x meet in one row of d.
     static bool shared(tensor_view<T> const& d, tensor_view<T> const& x) {
-        return (d.extent(0) == 1 && !d.is_ragged() && x.extent(0) > 1) || (d.extent(2) == 1 && !d.is_ragged() && x.extent(2) > 1);
-    }
-    static T* entry(tensor_view<T> const& d, extent_t batch, extent_t head, extent_t n) {
-        return d.row(d.extent(0) == 1 && !d.is_ragged() ? 0 : batch, d.extent(1) == 1 ? 0 : head, d.extent(2) == 1 && !d.is_ragged() ? 0 : n);
+        return (d.extent(0) == 1 && !d.is_ragged() && x.extent(0) > 1) || (detail::one_row(d) && x.extent(2) > 1);
     }
     // y += c x
     static void add(T const* x, T c, T* y, extent_t step, extent_t n) {

@@ -257,7 +257,7 @@ private:
             extent_t const d = c.n.d, rank = c.n.rank_q;
             operand const of = operand::of_query(at());
             for (extent_t r = 0; r < rank; ++r) {
-                Q const* const from = query_loader::entry(f.b, b, 0, i) + r * f.rank_stride();
+                Q const* const from = detail::shared_row(f.b, b, 0, i) + r * detail::rank_stride(f.b);
                 T* const to = mem.row + r * d;
                 for (extent_t e = 0; e < d; ++e) { to[e] = static_cast<T>(from[e * f.b.stride(3)]); }
                 if constexpr (!is_plain<decltype(f.then)>) {
@@ -271,7 +271,7 @@ private:
                 T* const a = mem.q + (i * c.n.tiles + t) * rank * pitch;
                 for (extent_t x = 0; x < rank * pitch; ++x) { a[x] = T(0); }
                 for (extent_t h = 0; h < heads_of(t); ++h) {
-                    Q const* const from = query_loader::entry(f.a, b, at(t * pitch + h).head, i);
+                    Q const* const from = detail::shared_row(f.a, b, at(t * pitch + h).head, i);
                     for (extent_t r = 0; r < rank; ++r) { a[r * pitch + h] = static_cast<T>(from[r * f.a.stride(3)]); }
                 }
             }
