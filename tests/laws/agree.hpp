@@ -42,6 +42,10 @@ void agree(P const& p, rectangle const& r) {
                 heed::range const hull = p.hull(r.at, r.rows);
                 RC_ASSERT(!kept || (hull.begin <= j && j < hull.end));
             }
+            if constexpr (requires { p.next(r.at, r.rows, j); }) {
+                extent_t const next = p.next(r.at, r.rows, r.cols.begin);
+                RC_ASSERT((next >= r.cols.begin && (!kept || j >= next)));
+            }
         }
     if constexpr (heed::PackedPattern<P>) {
         std::vector<std::uint64_t> words(static_cast<std::size_t>(r.cols.size()));

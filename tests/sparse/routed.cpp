@@ -3,10 +3,13 @@
 #include <support/problem.hpp>
 #include <support/team.hpp>
 
+#include <heed/front/decode.hpp>
 #include <heed/mechanism/moba.hpp>
 #include <heed/policy/pattern/block_bits.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 using namespace heed_test;
 
@@ -86,5 +89,38 @@ TEST_CASE("routed attention: the bits do not depend on threads, on strides, nor 
         other.k.each_at(spoil), other.v.each_at(spoil);
         other.run(without);
         REQUIRE((same_bits(p.out, other.out) && same_bits(p.lse, other.lse)));
+    }
+}
+
+TEST_CASE("routed attention: a step of decoding reads the chosen blocks and gives the rows of forward", "[sparse]") {
+    HEED_SEEDED;
+    random_source random(732);
+    for (int trial = 0; trial < 8; ++trial) {
+        sizes n = some_sizes(random);
+        n.keys = random.integer(1, 3000), n.queries = random.integer(1, std::min<extent_t>(3, n.keys));
+        problem<float> p(n, random), step = copied(p);
+        extent_t const keys = random.integer(3, 200);
+        bool const shared = trial % 2 == 0;
+        auto const bits = random_choice(n, 1, keys, shared ? n.kv_heads : n.heads, random.pick({0.03, 0.5}), random);
+        auto const m = heed::moba_attention(bits.map(1, keys, shared ? n.heads / n.kv_heads : 1));
+        p.run(m);
+        // what no query of a group chose is never read
+        auto const spoil = [&](float& x, extent_t b, extent_t g, extent_t j, extent_t) {
+            bool chosen = false;
+            for (extent_t h = g * (n.heads / n.kv_heads); h < (g + 1) * (n.heads / n.kv_heads); ++h)
+                for (extent_t i = 0; i < n.queries; ++i) { chosen = chosen || bits.keeps(b, shared ? g : h, i, j / keys); }
+            x = chosen ? x : NAN;
+        };
+        step.k.each_at(spoil), step.v.each_at(spoil);
+        std::vector<extent_t> lengths(static_cast<std::size_t>(n.batch), n.keys);
+        auto const cache = heed::contiguous_cache(step.k.view(), step.v.view(), std::span<extent_t>(lengths));
+        heed::decode(m, p.q.in(), cache, step.out.view());
+        for (extent_t b = 0; b < n.batch; ++b)
+            for (extent_t h = 0; h < n.heads; ++h)
+                for (extent_t i = 0; i < n.queries; ++i)
+                    for (extent_t e = 0; e < n.value_width; ++e) {
+                        INFO(n << " at " << b << " " << h << " " << i << " " << e);
+                        REQUIRE(step.out(b, h, i, e) == approx(p.out(b, h, i, e)).margin(2e-5));
+                    }
     }
 }

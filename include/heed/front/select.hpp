@@ -86,6 +86,7 @@ public:
     extent_t length(extent_t b) const { return lengths_[static_cast<std::size_t>(b)]; }
     extent_t blocks() const { return room_; }
     tensor_view<T const> means() const { return {means_.data(), shape_of()}; }
+    tensor_view<T> memory() { return {means_.data(), shape_of()}; }
     std::size_t bytes() const { return means_.size() * sizeof(T); }
 
 private:

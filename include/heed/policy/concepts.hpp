@@ -52,6 +52,7 @@ concept Tabled = requires(S const s) { s.table(); };
 //   keep(place, i, j)           extent_t to bool; as a template over I also lanes to a mask, which saves the packing of bits
 //   classify(place, rows, cols) -> tile
 // optional: hull(place, rows) -> range    keys outside are kept by no row of `rows`
+//           next(place, rows, from) -> extent_t   no row of `rows` keeps a key in [from, next): decode jumps there
 //           pack(place, rows, cols, words) bit i - rows.begin of words[j - cols.begin] = keep(i, j); for rules that are data
 template <class P>
 concept Pattern = Policy<P> && requires(P const p, place const at, extent_t i, range r) {

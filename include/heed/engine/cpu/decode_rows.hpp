@@ -139,4 +139,26 @@ struct row_states {
     }
 };
 
+// Asks for a row of a cache, a line at a time.
+template <class E>
+HEED_INLINE void ask_for_row(E const* row, extent_t lines) {
+    for (extent_t l = 0; l < lines; ++l) { HEED_PREFETCH(reinterpret_cast<std::byte const*>(row) + l * extent_t(line_bytes)); }
+}
+
+// New queries of a head as key_products takes them: times `lead`, the features behind the last whole vector right-aligned, zeros before them.
+template <class A, class L, class Q, class T>
+void load_rows_right(L const& loader, place const& at, extent_t tokens, tensor_view<Q const> const& q, extent_t batch, T lead, T* to, extent_t pitch) {
+    constexpr int lanes = vec<T, A>::lanes;
+    extent_t const d = q.extent(3);
+    if constexpr (!is_plain<L>) { loader.template rows<A>(operand::of_query(at), range{0, tokens}, q, to, pitch); }
+    for (extent_t i = 0; i < tokens; ++i, to += pitch) {
+        if constexpr (is_plain<L>) {
+            Q const* const from = q.row(batch, at.head, i);
+            for (extent_t e = 0; e < d; ++e) { to[e] = static_cast<T>(from[e * q.stride(3)]); }
+        }
+        scale_in_place<A>(to, d, lead);
+        align_end<lanes>(to, d);
+    }
+}
+
 } // namespace heed

@@ -22,6 +22,7 @@
 #include <heed/kernel/row_sums.hpp>
 #include <heed/kernel/value_sums.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <string_view>
 #include <utility>
@@ -53,7 +54,6 @@ struct pairwise_decode {
     static constexpr bool linear = detail::is_linear<score_type> || (detail::is_raw<score_type> && normalizer_type::unit == 1.0);
     static constexpr bool idempotent = detail::is_idempotent<normalizer_type>;
     static constexpr bool may_mask_score = detail::masks_of<score_type>;
-    static constexpr bool loaded_queries = !is_plain<decltype(decltype(M::load)::q)>;
     static_assert(is_plain<decltype(decltype(M::load)::k)> && is_plain<decltype(decltype(M::load)::v)>,
                   "heed: decode reads keys and values as the cache holds them; append what a loader would make (rotated keys), and leave the loaders of k and v plain");
     static constexpr bool scaled_keys = is_byte<KE>, scaled_values = is_byte<VE>;
@@ -212,19 +212,16 @@ private:
             extent_t const dv = c.n.dv, vectors = (rows + lanes - 1) / lanes;
             for (extent_t x = 0; x < rows * products::padded(dv); x += lanes) { mix_ring::template zero<V>().store(to.o + x); }
             for (extent_t w = 0; w < vectors; ++w) { to.state[w] = c.m.normalizer.template empty<V>(); }
-            if (mine.size() == 0) { return; }
+            range cols = next_tile(mine.begin, mine.end);
+            if (cols.size() == 0) { return; }
             load_queries();
             for (extent_t x = 0; x < vectors * lanes; ++x) { (-math::inf<V>()).store(mem.row_peak + x * lanes), V(0).store(mem.row_sum + x * lanes); }
             extent_t const limit_ahead = c.in_order ? keys.end : mine.end;
-            range cols = intersect(mine, {mine.begin, (mine.begin / c.n.tile + 1) * c.n.tile});
             extent_t const first = point(c.x.cache.k, cols, mem.k[0]);
             point(c.x.cache.v, cols, mem.v[0]);
-            for (extent_t j = 0; j < first; ++j) { // nobody asked for the first tile
-                for (extent_t l = 0; l < key_lines(); ++l) { HEED_PREFETCH(reinterpret_cast<std::byte const*>(mem.k[0][j]) + l * extent_t(line_bytes)); }
-                for (extent_t l = 0; l < value_lines(); ++l) { HEED_PREFETCH(reinterpret_cast<std::byte const*>(mem.v[0][j]) + l * extent_t(line_bytes)); }
-            }
+            for (extent_t j = 0; j < first; ++j) { ask_for_row(mem.k[0][j], key_lines()), ask_for_row(mem.v[0][j], value_lines()); } // nobody did
             while (cols.size() > 0) {
-                range const next = intersect({0, limit_ahead}, {cols.end, cols.end + c.n.tile});
+                range const next = next_tile(cols.end, limit_ahead);
                 point(c.x.cache.k, next, mem.k[1]);
                 extent_t const ahead = point(c.x.cache.v, next, mem.v[1]);
                 tile_of_keys(cols, to, ahead);
@@ -232,6 +229,22 @@ private:
                 std::swap(mem.v[0], mem.v[1]);
                 cols = intersect(next, {0, mine.end});
             }
+        }
+        // The next tile in [from, end) of which some row may see a key; tiles are cut at their multiples.
+        range next_tile(extent_t from, extent_t end) {
+            while (from < end) {
+                extent_t at = end;
+                for (extent_t g = 0; g < c.n.group; ++g) { at = std::min(at, detail::next_of(c.m.pattern, mem.at[g], {0, tokens}, from)); }
+                range const cols = intersect({from, end}, {at / c.n.tile * c.n.tile, (at / c.n.tile + 1) * c.n.tile});
+                if (at < end && judge(cols)) { return cols; }
+                from = at < end ? cols.end : end;
+            }
+            return {end, end};
+        }
+        bool judge(range cols) { // verdicts of the group's heads; true unless all skip the tile
+            bool any = false;
+            for (extent_t g = 0; g < c.n.group; ++g) { any = (mem.verdict[g] = c.m.pattern.classify(mem.at[g], {0, tokens}, cols)) != tile::skip || any; }
+            return any;
         }
 
         extent_t key_lines() const { return (c.n.d * extent_t(sizeof(KE)) + extent_t(line_bytes) - 1) / extent_t(line_bytes); }
@@ -243,36 +256,23 @@ private:
         }
 
         void load_queries() {
-            extent_t const d = c.n.d, pitch = products::padded(d);
+            extent_t const pitch = products::padded(c.n.d);
             auto const& q = c.x.q;
             for (extent_t g = 0; g < c.n.group; ++g) {
                 T const lead = static_cast<T>(detail::leading_factor(c.m.score, mem.at[g]) * (linear ? normalizer_type::unit : 1.0));
                 T* const to = mem.q + row_of(g, 0) * pitch;
-                if constexpr (loaded_queries) {
-                    c.m.load.q.template rows<A>(operand::of_query(mem.at[g]), range{0, tokens}, q, to, pitch);
-                } else {
-                    for (extent_t i = 0; i < tokens; ++i) {
-                        Q const* const from = q.row(b, mem.at[g].head, i);
-                        for (extent_t e = 0; e < d; ++e) { to[i * pitch + e] = static_cast<T>(from[e * q.stride(3)]); }
-                    }
-                }
+                load_rows_right<A>(c.m.load.q, mem.at[g], tokens, q, b, lead, to, pitch);
                 for (extent_t i = 0; i < tokens; ++i) {
-                    scale_in_place<A>(to + i * pitch, d, lead);
-                    align_end<lanes>(to + i * pitch, d);
-                    if constexpr (detail::has_operand<ring>) { load_operand<lanes>(detail::head_of(c.m.score), mem.at[g], d, mem.operand + row_of(g, i) * pitch); }
+                    if constexpr (detail::has_operand<ring>) { load_operand<lanes>(detail::head_of(c.m.score), mem.at[g], c.n.d, mem.operand + row_of(g, i) * pitch); }
                     if constexpr (detail::skips_nan<ring>) { mem.odd_q[row_of(g, i)] = nan_in_row<A>(to + i * pitch, pitch); }
                 }
             }
         }
 
         void tile_of_keys(range cols, part const& to, extent_t next_keys) {
-            bool any = false, masked = false;
-            for (extent_t g = 0; g < c.n.group; ++g) {
-                mem.verdict[g] = c.m.pattern.classify(mem.at[g], {0, tokens}, cols);
-                any = any || mem.verdict[g] != tile::skip;
-                masked = masked || mem.verdict[g] != tile::full;
-            }
-            if (!any) { return; }
+            bool masked = false;
+            judge(cols);
+            for (extent_t g = 0; g < c.n.group; ++g) { masked = masked || mem.verdict[g] != tile::full; }
             extent_t const n = cols.size(), padded = (n + lanes - 1) / lanes * lanes, pitch = c.n.tile;
             if constexpr (scaled_keys) { gather_scales<lanes>(c.x.cache, c.x.cache.k_scale, b, kv_head, cols, code_unit<KE>, mem.k_scale); }
             if constexpr (scaled_values) { gather_scales<lanes>(c.x.cache, c.x.cache.v_scale, b, kv_head, cols, code_unit<VE>, mem.v_scale); }

@@ -9,6 +9,7 @@
 #include <heed/policy/pattern/bits.hpp>
 #include <heed/view/tensor_view.hpp>
 
+#include <bit>
 #include <cstdint>
 
 namespace heed {
@@ -49,6 +50,23 @@ struct block_map {
             range const of_block = intersect(cols, {b * keys, (b + 1) * keys});
             for (extent_t j = of_block.begin; j < of_block.end; ++j) { to[j - cols.begin] = kept; }
         }
+    }
+    // The first key from `from` on that some row of r keeps; beyond the last block where there is none.
+    HEED_HD extent_t next(place const& at, range r, extent_t from) const {
+        extent_t const count = bits.extent(3) << 6;
+        extent_t found = count;
+        for (extent_t a = r.begin / rows; a * rows < r.end; ++a) {
+            std::uint64_t const* const row = words(at, a);
+            for (extent_t b = from / keys; b < found; b = ((b >> 6) + 1) << 6) {
+                std::uint64_t const set = row[(b >> 6) * bits.stride(3)] & ~detail::low_bits(b & 63);
+                if (set != 0) {
+                    extent_t const first = (b >> 6 << 6) + std::countr_zero(set);
+                    found = first < found ? first : found;
+                    break;
+                }
+            }
+        }
+        return found * keys > from ? found * keys : from;
     }
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {

@@ -19,6 +19,16 @@ HEED_HD range hull_of(P const& p, place const& at, range rows) {
     }
 }
 
+// No row of `rows` keeps a key in [from, next). Walks that only look at tiles one by one need no such promise.
+template <class P>
+HEED_HD extent_t next_of(P const& p, place const& at, range rows, extent_t from) {
+    if constexpr (requires { p.next(at, rows, from); }) {
+        return p.next(at, rows, from);
+    } else {
+        return from;
+    }
+}
+
 // The pairs of a tile as bits, for any pattern.
 template <class P>
 HEED_HD void pack_bits(P const& p, place const& at, range rows, range cols, std::uint64_t* words) {
@@ -57,6 +67,10 @@ struct both {
     }
     HEED_HD tile classify(place const& at, range rows, range cols) const { return both_tiles(a.classify(at, rows, cols), b.classify(at, rows, cols)); }
     HEED_HD range hull(place const& at, range rows) const { return intersect(detail::hull_of(a, at, rows), detail::hull_of(b, at, rows)); }
+    HEED_HD extent_t next(place const& at, range rows, extent_t from) const {
+        extent_t const x = detail::next_of(a, at, rows, from), y = detail::next_of(b, at, rows, from);
+        return x > y ? x : y;
+    }
     HEED_HD void pack(place const& at, range rows, range cols, std::uint64_t* words) const
         requires(PackedPattern<A> || PackedPattern<B>)
     {

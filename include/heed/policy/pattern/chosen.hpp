@@ -17,6 +17,7 @@ class any_pattern {
         bool (*keep)(void const*, place const&, extent_t, extent_t);
         tile (*classify)(void const*, place const&, range, range);
         range (*hull)(void const*, place const&, range);
+        extent_t (*next)(void const*, place const&, range, extent_t);
         void (*pack)(void const*, place const&, range, range, std::uint64_t*);
         void (*views)(void const*, call_sizes const&, void* sink, take_view take);
     };
@@ -25,6 +26,7 @@ class any_pattern {
         [](void const* p, place const& at, extent_t i, extent_t j) { return static_cast<bool>(static_cast<P const*>(p)->keep(at, i, j)); },
         [](void const* p, place const& at, range rows, range cols) { return static_cast<P const*>(p)->classify(at, rows, cols); },
         [](void const* p, place const& at, range rows) { return detail::hull_of(*static_cast<P const*>(p), at, rows); },
+        [](void const* p, place const& at, range rows, extent_t from) { return detail::next_of(*static_cast<P const*>(p), at, rows, from); },
         [](void const* p, place const& at, range rows, range cols, std::uint64_t* words) { detail::pack_bits(*static_cast<P const*>(p), at, rows, cols, words); },
         [](void const* p, call_sizes const& n, void* sink, take_view take) {
             if constexpr (requires(P const x) { x.views(n, [](auto const&...) {}); }) {
@@ -49,6 +51,7 @@ public:
     bool keep(place const& at, extent_t i, extent_t j) const { return calls_->keep(pattern_, at, i, j); }
     tile classify(place const& at, range rows, range cols) const { return calls_->classify(pattern_, at, rows, cols); }
     range hull(place const& at, range rows) const { return calls_->hull(pattern_, at, rows); }
+    extent_t next(place const& at, range rows, extent_t from) const { return calls_->next(pattern_, at, rows, from); }
     void pack(place const& at, range rows, range cols, std::uint64_t* words) const { calls_->pack(pattern_, at, rows, cols, words); }
     template <class F>
     void views(call_sizes const& n, F&& f) const {
