@@ -7,6 +7,7 @@
 #include <heed/front/attention.hpp>
 #include <heed/front/averaged_key.hpp>
 #include <heed/front/backward.hpp>
+#include <heed/front/convolution_stream.hpp>
 #include <heed/front/decode.hpp>
 #include <heed/front/edge.hpp>
 #include <heed/front/factored.hpp>
