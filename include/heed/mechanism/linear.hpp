@@ -22,6 +22,20 @@ HEED_HD constexpr recurrent<series_map, additive_update, running_sum> based_atte
 // Rebased: weights x^2. Aksenov et al., arXiv:2402.10644
 HEED_HD constexpr recurrent<series_map, additive_update, running_sum> rebased_attention(double eps = 1e-6) { return {square_map(), {}, {eps}, {}, 1}; }
 
+// FAST, and the expansion of softmax into recurrences cut after order 1 or 2: weights 1 + x or 1 + x + x^2/2, x = scale q.k (scale 0 stands for 1 / sqrt(d)), a state of 1 + d (+ d (d + 1) / 2)
+// rows: the moments of the keys. Order 2 is at least 1/2 whatever x; order 1 needs |x| < 1, so that rows of q and k should be divided by their largest length, which is the caller's.
+// Gerami et al., arXiv:2402.07901; Mongaras and Larson, arXiv:2507.23632 (order n to infinity is softmax attention).
+template <class P = causal_bottom_right>
+HEED_HD constexpr recurrent<series_map, additive_update, running_sum, P> moment_attention(int highest, P order = {}, double scale = 1, double eps = 0) {
+    return {{1, 1, highest > 1 ? 0.5 : 0, scale}, {}, {eps}, order, 1};
+}
+
+// A denominator that is learned from the token in place of the sum: o_t = scale e^(-n_t) q_t^T S_t, n (B, H, N, 1), positive whatever q and k. arXiv:2405.15731 (normalised attention).
+template <class T, class P = causal_bottom_right>
+HEED_HD constexpr recurrent<identity_map, additive_update, learned_denominator<std::remove_const_t<T>>, P> normalised_linear_attention(tensor_view<T> n, double scale = 1, P order = {}) {
+    return {{}, {}, {n}, order, scale};
+}
+
 // Efficient attention: softmax(q) over features times the means of values under softmax(k) over positions, one a channel; no scale. Shen et al., arXiv:1812.01243
 template <class P = full>
 HEED_HD constexpr recurrent<softmax_map, additive_update, position_softmax, P> efficient_attention(P order = {}) {
