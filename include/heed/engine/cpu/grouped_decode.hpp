@@ -16,6 +16,7 @@
 #include <heed/engine/cpu/decode_rows.hpp>
 #include <heed/engine/cpu/kernels.hpp>
 #include <heed/engine/cpu/parallel.hpp>
+#include <heed/engine/cpu/rows_to_come.hpp>
 #include <heed/engine/cpu/tile_loads.hpp>
 #include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
@@ -188,6 +189,7 @@ private:
         slot& mem;
         extent_t b, kv_head, chunk, head;
         extent_t count = 0; // chunks of this KV head
+        rows_to_come next_k = {}, next_v = {};
 
         place at(extent_t h = 0) const { return c.x.at(b, kv_head * c.n.group + h); }
         part part_of(extent_t which) const {
@@ -219,12 +221,25 @@ private:
             for (extent_t i = 0; i < tokens; ++i) { load_queries(i); }
             for (extent_t j = mine.begin / C.keys * C.keys; j < mine.end; j += C.keys) {
                 key_tile const keys = load_keys(intersect(mine, {j, j + C.keys}), tokens);
+                expect(intersect(mine, {j + C.keys, j + 2 * C.keys}));
                 for (extent_t i = 0; i < tokens; ++i) {
                     int const segments = kept_keys(i, keys.cols);
                     for (extent_t t = 0; segments > 0 && t < c.n.tiles; ++t) { tile_of_pairs(keys, i, t, segments, to); }
                 }
             }
         }
+
+        // Rows of the next tile, as far as they lie one behind another.
+        void expect(range cols) {
+            auto const& x = c.x.cache;
+            next_k = next_v = {};
+            if (cols.size() == 0) { return; }
+            auto const where = x.locate(b, cols.begin);
+            extent_t const n = where.run < cols.size() ? where.run : cols.size();
+            next_k = rows_to_come::of(x.k.row(where.entry, kv_head, where.row), x.k.stride(2), c.n.row_k, n);
+            if (!values_in_keys()) { next_v = rows_to_come::of(x.v.row(where.entry, kv_head, where.row), x.v.stride(2), c.n.row_v, n); }
+        }
+        bool values_in_keys() const { return static_cast<void const*>(c.x.cache.k.data_handle()) == static_cast<void const*>(c.x.cache.v.data_handle()); }
 
         // Leading factors, the normalizer's unit where nothing else follows, the keys' own factor.
         T lead() const { return static_cast<T>(detail::leading_factor(c.m.score, at()) * (linear ? normalizer_type::unit : 1.0) * c.n.of.weight_k()); }
@@ -317,9 +332,7 @@ private:
             bool const packed = tokens * c.n.tiles >= 3;
             row_factors const& f = c.n.of;
             key_tile t{cols, load_rows_of(c.x.cache.k, cols, packed, mem.k), {nullptr, 0}, {nullptr, 0}, {nullptr, 0}, 0, 0};
-            bool shared = false;
-            if constexpr (std::is_same_v<KE, VE>) { shared = c.x.cache.k.data_handle() == c.x.cache.v.data_handle(); }
-            t.v = shared ? t.k : load_rows_of(c.x.cache.v, cols, packed, mem.v);
+            t.v = std::is_same_v<KE, VE> && values_in_keys() ? t.k : load_rows_of(c.x.cache.v, cols, packed, mem.v);
             if (f.any()) {
                 t.ak = load_heads(t.k, cols.size(), f.rank_k, mem.ak, t.ak_rank);
                 t.av = load_heads(t.v, cols.size(), f.rank_v, mem.av, t.av_rank);
@@ -374,9 +387,11 @@ private:
                 return;
             }
             for (extent_t r = 0; r < n.of.rank_v; ++r) {
+                rows_to_come const ahead = next_v.share((i * n.tiles + t) * n.of.rank_v + r, n.row_tiles() * n.of.rank_v);
                 for (int g = 0; g < segments; ++g) {
                     for (int j = mem.cut[g].begin; j < mem.cut[g].end; ++j) {
                         T const* const a = keys.av.at(j) + r * keys.av_rank + t * pitch;
+                        ahead.ask(j);
                         for (int w = 0; w < vecs; ++w) { (V::load(mem.s + j * pitch + w * lanes) * V::load(a + w * lanes)).store(mem.p + j * pitch + w * lanes); }
                     }
                 }
@@ -400,11 +415,13 @@ private:
             auto const score = c.m.score;
             bool const factors = c.n.of.any(), fresh = p == 0, last = p + 1 == c.n.parts;
             place const own = at();
+            rows_to_come const ahead = next_k.share((i * c.n.tiles + t) * c.n.parts + p, c.n.row_tiles() * c.n.parts);
             for (int w = 0; w < vecs; ++w) {
                 V top = V::load(mem.peak + w * lanes);
                 for (int j = part.begin; j < part.end; ++j) {
                     extent_t const offset = j * pitch + w * lanes;
                     V s = V::load(mem.t + offset);
+                    if (w == 0) { ahead.ask(j); }
                     if (factors) { s = s * V::load(keys.ak.at(j) + p * keys.ak_rank + t * pitch + w * lanes); }
                     if (!fresh) { s = s + V::load(mem.s + offset); }
                     if constexpr (!linear) {

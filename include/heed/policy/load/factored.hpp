@@ -60,9 +60,11 @@ struct factor_operand {
         auto const &a = self().a, &b = self().b;
         C const by = static_cast<C>(weight());
         C w[chunk];
+        T const *const a_begin = shared_row(a, of.at.batch, of.head, 0), *const b_begin = shared_row(b, of.at.batch, 0, 0);
+        extent_t const a_step = one_row(a) ? 0 : a.stride(2), b_step = one_row(b) ? 0 : b.stride(2);
         extent_t const width = b.extent(3), first = rank() < chunk ? rank() : chunk, step = rank_stride(b);
         for (extent_t n = which.begin; n < which.end; ++n) {
-            T const *const an = shared_row(a, of.at.batch, of.head, n), *const bn = shared_row(b, of.at.batch, 0, n);
+            T const *const an = a_begin + n * a_step, *const bn = b_begin + n * b_step;
             for (extent_t g = 0; g < self().runs(); ++g) {
                 C* const out = dst + (n - which.begin) * stride + g * width;
                 auto const weight_of = [&](extent_t r) HEED_INLINE_LAMBDA { return static_cast<C>(an[r * a.stride(3)]) * by * self().template coefficient<C>(of.at.batch, r, n, g); };
