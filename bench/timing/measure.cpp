@@ -3,6 +3,7 @@
 
 #include "statistics.hpp"
 #include "team.hpp"
+#include "witness.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -73,7 +74,8 @@ private:
         std::vector<peer> peers;
         for (auto const& p : peers_)
             if (p.row->ready()) peers.push_back({p.counter, p.row->case_.run, p.by_rate ? share_of(p.row->case_) : 1});
-        return {how_.clock, case_.threads, one_call_, std::move(peers)};
+        if (!peers.empty() && !witness_) witness_ = witness(case_.threads);
+        return {how_.clock, case_.threads, one_call_, std::move(peers), witness_};
     }
 
     void repeat(benchmark::State& state) {
@@ -108,12 +110,14 @@ private:
             auto const ratios = b.ratios(p);
             state.counters[p.counter] = median(ratios);
             state.counters[p.counter + "_spread"] = spread(ratios);
+            if (auto const seconds = b.witnessed(p); !seconds.empty()) state.counters[p.counter + witness_suffix] = median(seconds);
         }
     }
 
     timed_case const& case_;
     measure_settings const& how_;
     std::vector<known_peer> peers_;
+    std::function<void()> witness_;
     std::string engine_, error_;
     double one_call_ = -1;
 };

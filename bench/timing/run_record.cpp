@@ -19,16 +19,25 @@ namespace heed::bench {
 double row::median_seconds() const { return median(seconds); }
 double row::variation() const { return bench::variation(seconds); }
 double row::spread_of(std::string const& counter) const {
-    auto const found = counters.find(counter);
-    return found == counters.end() ? std::numeric_limits<double>::quiet_NaN() : spread(found->second);
+    return counters.contains(counter) ? spread(quiet(counter)) : std::numeric_limits<double>::quiet_NaN();
 }
 bool row::unstable(std::string const& counter) const {
     return (counters.contains(counter) ? spread_of(counter) : variation()) > unstable_above;
 }
 
 double row::median_of(std::string const& counter) const {
-    auto const found = counters.find(counter);
-    return found == counters.end() ? std::numeric_limits<double>::quiet_NaN() : median(found->second);
+    return counters.contains(counter) ? median(quiet(counter)) : std::numeric_limits<double>::quiet_NaN();
+}
+std::vector<double> row::quiet(std::string const& counter) const {
+    auto const& all = counters.at(counter);
+    auto const told = counters.find(counter + witness_suffix);
+    if (told == counters.end() || told->second.size() != all.size()) return all;
+    std::vector<std::size_t> order(all.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return told->second[a] < told->second[b]; });
+    std::vector<double> chosen;
+    for (std::size_t i = 0; i < (order.size() + 1) / 2; ++i) chosen.push_back(all[order[i]]);
+    return chosen;
 }
 
 row const* run_record::find(std::string_view name) const {

@@ -10,6 +10,9 @@
 
 namespace heed::bench {
 
+// Counter of a counter: seconds of the witness beside the slices that gave it.
+inline constexpr char const* witness_suffix = "_witness";
+
 struct row {
     std::string name;
     std::string engine;
@@ -19,11 +22,15 @@ struct row {
 
     double median_seconds() const;
     double variation() const;                           // of the seconds
-    double median_of(std::string const& counter) const; // NaN when the row has no such counter
-    double spread_of(std::string const& counter) const; // of the repetitions; NaN too
+    // Of the repetitions, or of their quieter half where the row says what its witness took; NaN when the row has no such counter.
+    double median_of(std::string const& counter) const;
+    double spread_of(std::string const& counter) const;
     // Whether the repetitions differ too much to say anything: by the row's ratio to its limit; without one, by its time.
     bool unstable() const { return unstable("of_peak"); }
     bool unstable(std::string const& counter) const;
+
+private:
+    std::vector<double> quiet(std::string const& counter) const;
 };
 
 struct run_record {

@@ -212,3 +212,30 @@ TEST_CASE("limits: every limit of the build runs and counts its work") {
     }
     CHECK_THROWS_AS(limit_case("fma_f16", 1), unsupported_error);
 }
+
+TEST_CASE("brackets: a witness says which slices were quiet where the peer does not see it") {
+    double now = 0, of_witness = 1;
+    clock_source const clock = [&](int) { return now; };
+    brackets b(clock, 1, 4.0, {{"ratio", [&] { now += 1; }, 1, {}}}, [&] { now += of_witness; });
+    auto const slice = [&](double seconds, double next_witness) {
+        b.begin();
+        now += seconds;
+        b.end(1);
+        of_witness = next_witness;
+        b.gap();
+    };
+    b.gap();
+    for (auto const& [seconds, next] : {std::pair{5.0, 1.3}, {5.0, 1.3}, {8.0, 1.0}, {4.0, 1.0}, {8.0, 1.3}, {5.0, 1.3}}) { slice(seconds, next); }
+    CHECK(b.ratios(b.peers()[0]) == std::vector<double>{0.25, 0.2}); // the one slice between two quiet gaps, then the first of the others
+    CHECK(b.witnessed(b.peers()[0]) == std::vector<double>{1.0, 1.3});
+}
+
+TEST_CASE("run record: ratios are read off the quieter half of the repetitions, where a witness was heard") {
+    row r;
+    r.counters["of_peak"] = {0.6, 0.9, 0.7, 0.8, 0.5};
+    CHECK(r.median_of("of_peak") == 0.7);
+    r.counters[std::string("of_peak") + witness_suffix] = {3, 1, 2, 1, 4};
+    CHECK(r.median_of("of_peak") == 0.8);
+    CHECK(r.spread_of("of_peak") < 0.3);
+    CHECK(r.counters.at("of_peak").size() == 5);
+}

@@ -38,29 +38,48 @@ private:
         Ring const own = ring; // a copy: storing scores changes no parameter
         detail::accumulator_of<Ring, V> acc[R][W]; // scores of R keys x W vectors of queries
         static_for<R>([&](auto r) HEED_INLINE_LAMBDA { static_for<W>([&](auto w) HEED_INLINE_LAMBDA { acc[r][w] = Ring::template zero<V>(); }); });
-        for (extent_t c0 = 0; c0 < width; c0 += per_line) {
-            static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
-                HEED_PREFETCH(k + (R + r) * k_stride + c0); // the next block's
-                HEED_PREFETCH(ahead + r * ahead_stride + c0);
+        auto const feature = [&](extent_t c) HEED_INLINE_LAMBDA {
+            V x[W];
+            static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
+                x[w] = V::load(q + c * pitch + w * lanes);
+                pin(x[w]);
             });
-            extent_t const end = c0 + per_line < width ? c0 + per_line : width;
-            for (extent_t c = c0; c < end; ++c) {
-                V x[W];
+            static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
+                V y(k[r * k_stride + c]);
+                pin(y);
                 static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
-                    x[w] = V::load(q + c * pitch + w * lanes);
-                    pin(x[w]);
+                    if constexpr (detail::has_operand<Ring>) {
+                        acc[r][w] = own.step(acc[r][w], y, x[w], V(operand[c]));
+                    } else {
+                        acc[r][w] = own.step(acc[r][w], y, x[w]);
+                    }
                 });
-                static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
-                    V y(k[r * k_stride + c]);
-                    pin(y);
-                    static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
-                        if constexpr (detail::has_operand<Ring>) {
-                            acc[r][w] = own.step(acc[r][w], y, x[w], V(operand[c]));
-                        } else {
-                            acc[r][w] = own.step(acc[r][w], y, x[w]);
-                        }
-                    });
-                });
+            });
+        };
+        // A line of features at a time, and meanwhile that line of the next block's keys and of the rows ahead: one line a feature, since sixteen at once fill
+        // the line buffers (on a Xeon, d = 128, N = 4096: 0.86 of the peak so, 0.90 one by one).
+        for (extent_t c0 = 0; c0 < width; c0 += per_line) {
+            extent_t const end = c0 + per_line < width ? c0 + per_line : width;
+            extent_t c = c0;
+            T const *next = k + R * k_stride + c0, *other = ahead + c0;
+            if constexpr (2 * R <= per_line) {
+                for (extent_t const stop = c0 + R < end ? c0 + R : end; c < stop; ++c, next += k_stride) {
+                    HEED_PREFETCH(next);
+                    feature(c);
+                }
+                for (extent_t const stop = c0 + 2 * R < end ? c0 + 2 * R : end; c < stop; ++c, other += ahead_stride) {
+                    HEED_PREFETCH(other);
+                    feature(c);
+                }
+                if constexpr (2 * R < per_line) {
+                    for (; c < end; ++c) { feature(c); }
+                }
+            } else {
+                for (; c < end; ++c, next += k_stride, other += ahead_stride) {
+                    HEED_PREFETCH(next);
+                    HEED_PREFETCH(other);
+                    feature(c);
+                }
             }
         }
         static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
