@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Gradients of merge against central differences, two parts and lists, natural and base 2.
 #include <support/catch.hpp>
+#include <support/team.hpp>
 #include <support/tensor.hpp>
 #include <support/tolerance.hpp>
 
@@ -33,9 +34,9 @@ struct call {
         heed::tensor_view<double> const first{o.view().data_handle(), s}, first_lse{l.view().data_handle(), {1, 2, 3, 1}};
         return heed::partials{heed::partial{first, Save<double>{first_lse}}, parts, 2 * 3 * 7, 2 * 3};
     }
-    template <template <class> class Save>
-    double loss() {
-        heed::merge(heed::softmax{}, list<Save>(outs, lses), heed::partial{out.view(), Save<double>{lse.view()}});
+    template <template <class> class Save, class N = heed::softmax>
+    double loss(N const& normalizer = {}) {
+        heed::merge(normalizer, list<Save>(outs, lses), heed::partial{out.view(), Save<double>{lse.view()}});
         double sum = 0;
         d_out.each_at([&](double& x, extent_t b, extent_t h, extent_t i, extent_t e) { sum += x * out(b, h, i, e); });
         d_lse.each_at([&](double& x, extent_t b, extent_t h, extent_t i, extent_t) { sum += lse(b, h, i, 0) == -inf ? 0 : x * lse(b, h, i, 0); });
@@ -103,4 +104,42 @@ TEST_CASE("merge: two parts by name give the gradients of the list, and out alon
     double sum = 0; // without d lse, weights that sum to 1 pull nowhere together: sum_s d lse_s = 0 per row
     c.lse.each_at([&](double&, extent_t b, extent_t h, extent_t i, extent_t) { sum = std::max(sum, std::fabs(la(b, h, i, 0) + lb(b, h, i, 0))); });
     CHECK(sum < 1e-14);
+}
+
+TEST_CASE("merge: a sink has its gradient, per head and shared by all, on any executor", "[gradients]") {
+    HEED_SEEDED;
+    for (extent_t heads : {2, 1}) {
+        random_source random(314);
+        call c(3, random);
+        tensor<double> sinks(heed::shape{1, heads, 1, 1}), d_sinks(sinks.shape()), again(sinks.shape());
+        sinks.normal(random);
+        auto const loss = [&] { return c.loss<heed::save>(heed::softmax_sink{sinks.view()}); };
+        auto const backward = [&](tensor<double>& to, auto const& backend) {
+            loss();
+            heed::merge_backward(heed::softmax_sink{sinks.view()}, c.list<heed::save>(c.outs, c.lses), heed::partial{c.out.view(), heed::save{c.lse.view()}},
+                                 heed::partial{c.d_out.view(), heed::save{c.d_lse.view()}}, c.list<heed::save>(c.d_outs, c.d_lses), heed::sink_gradient{to.view()}, backend);
+        };
+        backward(d_sinks, heed::cpu{});
+        backward(again, heed::cpu{backwards{3}});
+        CHECK(same_bits(d_sinks, again));
+        for (extent_t h = 0; h < heads; ++h) {
+            double& sink = sinks(0, h, 0, 0);
+            double const kept = sink, step = 1e-5;
+            sink = kept + step;
+            double const up = loss();
+            sink = kept - step;
+            double const down = loss();
+            sink = kept;
+            CHECK(d_sinks(0, h, 0, 0) == approx((up - down) / (2 * step)).epsilon(1e-8));
+        }
+        CHECK(d_sinks.intact());
+    }
+    random_source random(315);
+    call c(2, random);
+    tensor<double> sinks(heed::shape{1, 2, 1, 1}), wrong(heed::shape{1, 1, 1, 1});
+    auto const sink = heed::softmax_sink{sinks.view()};
+    c.loss<heed::save>(sink);
+    CHECK_THROWS_AS(heed::merge_backward(sink, c.list<heed::save>(c.outs, c.lses), heed::partial{c.out.view(), heed::save{c.lse.view()}}, heed::partial{c.d_out.view()},
+                                         c.list<heed::save>(c.d_outs, c.d_lses), heed::sink_gradient{wrong.view()}),
+                    heed::shape_error);
 }

@@ -145,13 +145,32 @@ void merge_parts(N const& normalizer, Parts const& part, extent_t count, part_ro
     engine::run(normalizer, part, count, into, backend.executor, concurrency_of(backend.executor));
 }
 
+// Option of merge_backward: the gradient of what the normalizer holds, softmax_sink's sink_gradient.
+template <class N, class O>
+inline constexpr bool is_own_gradient = false;
+template <class N, class O>
+    requires requires { typename N::gradient; }
+inline constexpr bool is_own_gradient<N, O> = std::is_same_v<O, typename N::gradient>;
+struct no_own_gradient {};
+template <class N>
+constexpr no_own_gradient pick_own_gradient() { return {}; }
+template <class N, class First, class... Rest>
+constexpr auto pick_own_gradient(First const& first, Rest const&... rest) {
+    if constexpr (is_own_gradient<N, First>) {
+        return first;
+    } else {
+        return pick_own_gradient<N>(rest...);
+    }
+}
+
 template <class A, class T, class N, class Parts, class Gradients, class... Options>
 void split_parts(N const& normalizer, Parts const& part, extent_t count, part_rows<T const> const& merged, part_rows<T const> const& d, Gradients const& d_part,
                  Options const&... options) {
     require_mergeable<N>();
     static_assert(!is_idempotent<N>, "heed: merge_backward is of weighted sums; where values are gathered by a maximum, backward of the whole finds the winners");
     static_assert(N::centred != centre::mean, "heed: merge_backward is written for normalizers whose parts weigh e^(lse_s - lse), or 1");
-    static_assert((is_backend<Options> && ...), "heed: the only option of merge_backward is a backend, heed::cpu{...}");
+    static_assert(((is_backend<Options> || is_own_gradient<N, Options>) && ...),
+                  "heed: options of merge_backward are a backend, heed::cpu{...}, and the gradient of the normalizer's own numbers, heed::sink_gradient{dsinks}");
     auto backend = pick_backend(cpu<serial, A>{}, options...);
     static_assert(is_cpu<decltype(backend)>, "heed: merge_backward runs on the cpu backend");
     if (N::kept != 0 && merged.lse.data_handle() == nullptr && merged.out.shape().size() > 0) {
@@ -164,9 +183,16 @@ void split_parts(N const& normalizer, Parts const& part, extent_t count, part_ro
         check_part<A>(d_part(s), d, N::kept != 0);
         for (extent_t t = 0; t < count; ++t) { check_part<A>(d_part(s), part(t), N::kept != 0); }
     }
+    auto const own = pick_own_gradient<N>(options...);
+    if constexpr (requires { own.d; }) {
+        argument const given = argument::of(own.name, own.d), apart[] = {argument::of("out", merged.out), argument::of("dout", d.out), argument::of("lse", merged.lse)};
+        door<A>::check_same(given, {"its data", normalizer.gradient_shape(), {}, 1, sizeof(T), {}, false});
+        for (argument const& other : apart) { door<A>::check_apart(given, other); }
+    }
     if (merged.out.extent(0) * merged.out.extent(1) * merged.out.extent(2) == 0) { return; }
     using engine = merge_partials<N, T, typename decltype(backend)::arch_type>;
     engine::run_backward(normalizer, part, count, merged, d, d_part, backend.executor, concurrency_of(backend.executor));
+    if constexpr (requires { own.d; }) { engine::run_parameter(normalizer, merged, d, own.d, backend.executor, concurrency_of(backend.executor)); }
 }
 
 } // namespace detail
@@ -187,7 +213,7 @@ void merge(M const& mechanism, partials<TA, Save> const& parts, partial<T, Into>
 
 // Gradients of every part's out and log-sum-exp from those of the merged ones. `merged` is what merge wrote; d_merged its gradients (no
 // save: only out has one); d_a, d_b, d_parts are written, their log-sum-exp where they have one. Gradients of a base-2 log-sum-exp are per
-// unit of base 2.
+// unit of base 2. Options: a backend; sink_gradient{dsinks} where the normalizer is softmax_sink, in the sinks' shape.
 template <class A = native_arch, class M, class TA, class Save, class TM, class SM, class TD, class SD, class T, class Into, class... Options>
 void merge_backward(M const& mechanism, partial<TA, Save> const& a, partial<TA, Save> const& b, partial<TM, SM> const& merged, partial<TD, SD> const& d_merged,
                     partial<T, Into> const& d_a, partial<T, Into> const& d_b, Options const&... options) {

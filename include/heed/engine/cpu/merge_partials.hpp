@@ -6,7 +6,8 @@
 //
 // Backward, where the weights of a row share one sum (softmax and its kin, w_s = e^{lse_s - lse}):
 //   d out_s = w_s d out        d lse_s = w_s ( d out . (out_s - out) + d lse )
-// and where they share nothing (w_s = 1): d out_s = d out. Vectors along features. A part that saw no key (log-sum-exp -inf) is never read.
+// and where they share nothing (w_s = 1): d out_s = d out. A sink is a part without values: d sink = sum over rows of w_0 (d lse - d out . out).
+// Vectors along features. A part that saw no key (log-sum-exp -inf) is never read.
 #pragma once
 
 #include <heed/engine/cpu/parallel.hpp>
@@ -43,6 +44,24 @@ struct merge_partials {
     static void run_backward(N const& normalizer, Parts const& part, extent_t count, part_rows<T const> const& merged, part_rows<T const> const& d,
                              Gradients const& d_part, E& executor, int slots) {
         each_row(merged.out, executor, slots, [&](place const& at, extent_t i) { split_row(normalizer, part, count, merged, d, d_part, at, i); });
+    }
+    // Gradient of the normalizer's own numbers, d_own: {1, H, 1, 1}, or one number for all heads; summed row by row, whoever runs it.
+    template <class U, class E>
+    static void run_parameter(N const& normalizer, part_rows<T const> const& merged, part_rows<T const> const& d, tensor_view<U> const& d_own, E& executor, int slots) {
+        extent_t const own = d_own.extent(1), each = own == 1 ? merged.out.extent(1) : 1;
+        detail::for_each_item<A>(executor, slots, own, [&](extent_t g, int) noexcept {
+            R sum(0);
+            for (extent_t b = 0; b < merged.out.extent(0); ++b) {
+                for (extent_t h = g; h < g + each; ++h) {
+                    place const at{b, h, h, merged.out.length(b), 0, 0};
+                    for (extent_t i = 0; i < at.queries; ++i) {
+                        row_pull const pull = pull_of(merged, d, at, i);
+                        if (!pull.empty) { sum += normalizer.row_parameter(at, normalizer.template resume<R>(at, pull.total), pull.centre - pull.dlse); }
+                    }
+                }
+            }
+            d_own(0, g, 0, 0) = static_cast<U>(sum);
+        });
     }
 
 private:
@@ -116,18 +135,27 @@ private:
         }
     }
 
+    // What the loss pulls a row by.
+    struct row_pull {
+        R total; // log-sum-exp, in the normalizer's units
+        bool empty;
+        R dlse, centre; // in natural units; d out . out
+    };
+    static constexpr double natural = 1.0 / N::unit; // d lse is in the saved unit of `d`; natural units times `unit` are the normalizer's
+    static row_pull pull_of(part_rows<T const> const& merged, part_rows<T const> const& d, place const& at, extent_t i) {
+        R const total = kept_number(merged, at, i);
+        bool const empty = keeps && total == -math::inf<R>();
+        R const dlse = keeps && d.lse.data_handle() != nullptr ? static_cast<R>(d.lse(at.batch, at.head, i, 0)) / (d.unit * natural) : R(0);
+        auto const product = [&] { return row_dot<A>(d.out.row(at.batch, at.head, i), d.out.stride(3), merged.out.row(at.batch, at.head, i), merged.out.stride(3), merged.out.extent(3)); };
+        return {total, empty, dlse, empty ? R(0) : static_cast<R>(product())};
+    }
     template <class Parts, class Gradients>
     static void split_row(N const& normalizer, Parts const& part, extent_t count, part_rows<T const> const& merged, part_rows<T const> const& d, Gradients const& d_part,
                           place const& at, extent_t i) {
         using sums = row_sums<T, A>;
         extent_t const width = merged.out.extent(3);
         T const* const dout = d.out.row(at.batch, at.head, i);
-        // d lse is in the saved unit of `d`; natural units times `unit` are the normalizer's
-        constexpr double natural = 1.0 / N::unit;
-        R const total = kept_number(merged, at, i);
-        bool const empty = keeps && total == -math::inf<R>();
-        R const dlse = keeps && d.lse.data_handle() != nullptr ? static_cast<R>(d.lse(at.batch, at.head, i, 0)) / (d.unit * natural) : R(0);
-        R const centre_of_row = empty ? R(0) : static_cast<R>(row_dot<A>(dout, d.out.stride(3), merged.out.row(at.batch, at.head, i), merged.out.stride(3), width));
+        auto const [total, empty, dlse, centre_of_row] = pull_of(merged, d, at, i);
         for (extent_t s = 0; s < count; ++s) {
             part_rows<T const> const p = part(s);
             part_rows<T> const to = d_part(s);
