@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <functional>
 #include <string>
@@ -60,9 +61,9 @@ public:
     std::vector<std::size_t> quiet(peer const& p) const {
         auto const count = std::min(slices_.size(), p.gaps.empty() ? 0 : p.gaps.size() - 1);
         double const best = fastest(p.gaps), best_witness = fastest(witnessed_);
-        std::vector<std::pair<double, std::size_t>> all; // how much slower than at best, slice
+        std::vector<std::pair<double, std::size_t>> all; // how much slower than at best, in millionths: below that the clock decides; slice
         for (std::size_t i = 0; i < count; ++i)
-            all.emplace_back(std::max(around(p.gaps, i) / best, best_witness > 0 ? around(witnessed_, i) / best_witness : 0), i);
+            all.emplace_back(std::round(1e6 * std::max(around(p.gaps, i) / best, best_witness > 0 ? around(witnessed_, i) / best_witness : 0)), i);
         std::stable_sort(all.begin(), all.end(), [](auto const& a, auto const& b) { return a.first < b.first; });
         std::vector<std::size_t> chosen;
         for (std::size_t i = 0; i < (all.size() + 3) / 4; ++i) chosen.push_back(all[i].second);

@@ -225,9 +225,9 @@ TEST_CASE("brackets: a witness says which slices were quiet where the peer does 
         b.gap();
     };
     b.gap();
-    for (auto const& [seconds, next] : {std::pair{5.0, 1.3}, {5.0, 1.3}, {8.0, 1.0}, {4.0, 1.0}, {8.0, 1.3}, {5.0, 1.3}}) { slice(seconds, next); }
+    for (auto const& [seconds, next] : {std::pair{5.0, 1.25}, {5.0, 1.25}, {8.0, 1.0}, {4.0, 1.0}, {8.0, 1.25}, {5.0, 1.25}}) { slice(seconds, next); }
     CHECK(b.ratios(b.peers()[0]) == std::vector<double>{0.25, 0.2}); // the one slice between two quiet gaps, then the first of the others
-    CHECK(b.witnessed(b.peers()[0]) == std::vector<double>{1.0, 1.3});
+    CHECK(b.witnessed(b.peers()[0]) == std::vector<double>{1.0, 1.25});
 }
 
 TEST_CASE("run record: ratios are read off the quieter half of the repetitions, where a witness was heard") {
