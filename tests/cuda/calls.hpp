@@ -29,7 +29,6 @@ namespace on_gpu {
 
 using dot_scaled = heed::then<heed::dot, heed::inv_sqrt_width>;
 using causal = heed::attention<dot_scaled, heed::causal_bottom_right>;
-using dense = heed::attention<dot_scaled>;
 // a softcap, a bias and a slope, under a mask of bytes and a window, with a sink
 using bent = heed::attention<heed::then<heed::then<heed::then<dot_scaled, heed::softcap<float>>, heed::bias<float>>, heed::alibi<float>>,
                              heed::both<heed::mask<std::uint8_t>, heed::window>, heed::softmax_sink<float>>;

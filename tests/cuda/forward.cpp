@@ -159,19 +159,19 @@ TEST_CASE("cuda: ragged batches are their sequences one by one") {
 TEST_CASE("cuda: 16 bits in and out are float inside") {
     HEED_SEEDED;
     random_source random(7);
-    for (sizes const n : {sizes{2, 4, 2, 130, 190, 64, 64}, sizes{1, 2, 2, 7, 65, 20, 150}}) {
+    for (sizes const n : {sizes{2, 4, 2, 130, 190, 60, 64}, sizes{1, 2, 2, 7, 65, 20, 150}}) { // rows that the copy engine cannot read
         gpu_problem<heed::bf16> p(n, random);
         INFO(n);
-        REQUIRE(p.run(on_gpu::dense{}));
+        REQUIRE(p.run(on_gpu::causal{}));
         CHECK(p.engine == generic);
-        CHECK(p.against(on_gpu::dense{}, 4e-6) == "");
+        CHECK(p.against(on_gpu::causal{}, 4e-6) == "");
     }
 }
 
 TEST_CASE("cuda: softcap and bias and slopes and mask of bytes and window and sinks ride along") {
     HEED_SEEDED;
     random_source random(8);
-    for (sizes const n : {sizes{2, 4, 2, 150, 210, 48, 64}, sizes{1, 2, 2, 65, 40, 8, 8}}) {
+    for (sizes const n : {sizes{2, 4, 2, 150, 210, 44, 64}, sizes{1, 2, 2, 65, 40, 12, 8}}) {
         gpu_problem<heed::fp16> p(n, random);
         tensor<float> bias({1, n.heads, n.queries, n.keys}), slopes({1, n.heads, 1, 1}), sinks({1, n.heads, 1, 1});
         bias.normal(random);

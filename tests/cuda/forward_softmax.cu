@@ -2,5 +2,3 @@
 #include "forward_call.cuh"
 
 HEED_FORWARD_ON_GPU(heed_test::on_gpu::causal, float);
-HEED_FORWARD_ON_GPU(heed_test::on_gpu::dense, heed::bf16);
-HEED_FORWARD_ON_GPU(heed_test::on_gpu::bent, heed::fp16);

@@ -12,6 +12,7 @@
 
 #include <heed/engine/cuda/pairwise_backward.cuh>
 #include <heed/engine/cuda/pairwise_forward.cuh>
+#include <heed/engine/cuda/tensor_forward.cuh>
 #include <heed/engine/engine_for.hpp>
 
 namespace heed {
@@ -37,6 +38,12 @@ struct engine_list {
 template <Pairwise M, class T, class A>
 struct cuda_forward_engines {
     using type = engine_list<simt_forward<M, T, A>>;
+};
+
+template <Pairwise M, class T, class A>
+    requires TensorCoreForward<M> && is_half<T>
+struct cuda_forward_engines<M, T, A> {
+    using type = engine_list<tensor_forward<M, T, A, 64, 64>, tensor_forward<M, T, A, 128, 128>, tensor_forward<M, T, A, 192, 192>, tensor_forward<M, T, A, 256, 256>, simt_forward<M, T, A>>;
 };
 
 template <Pairwise M, class T, class A>

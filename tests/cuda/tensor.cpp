@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The tensor-core engine against double on the host. Its weights are rounded to 16 bits before they meet the values: errors are parts of the largest result.
+#include "gpu_problem.hpp"
+
+using namespace heed_test;
+
+namespace {
+
+char const *const tensor_cores = "cuda.tensor.pairwise.forward", *const generic = "cuda.simt.pairwise.forward";
+float const inf = std::numeric_limits<float>::infinity();
+
+bool on_sm90() {
+    cudaDeviceProp p{};
+    on_device(cudaGetDeviceProperties(&p, 0));
+    return p.major == 9 && p.minor == 0;
+}
+template <class E, class M>
+std::string lse_error(gpu_problem<E> const& p, M const& m) {
+    tensor<double> const q = in_double(p.q), k = in_double(p.k), v = in_double(p.v);
+    tensor<double> out(p.n.out()), lse(p.n.lse());
+    heed::forward(m, q.in(), k.in(), v.in(), out.view(), heed::reference{}, heed::save{lse.view()});
+    verdict found;
+    lse.each_at([&](double x, extent_t b, extent_t h, extent_t i, extent_t) { found.look("lse", b, h, i, 0, static_cast<double>(p.lse(b, h, i, 0)), x, 4e-6 * (1 + std::fabs(x))); });
+    return found.text;
+}
+
+} // namespace
+
+TEST_CASE("cuda: causal attention of 16 bits runs on tensor cores at every size") {
+    HEED_SEEDED;
+    if (!on_sm90()) { return; }
+    random_source random(21);
+    for (sizes const n : {sizes{2, 4, 2, 130, 257, 64, 64}, sizes{1, 2, 2, 100, 70, 128, 128}, sizes{1, 6, 2, 333, 700, 128, 128}, sizes{1, 2, 1, 65, 513, 192, 128}, sizes{1, 2, 2, 129, 300, 256, 256},
+                          sizes{1, 1, 1, 1, 1, 8, 8}, sizes{2, 3, 1, 70, 200, 40, 104}, sizes{1, 160, 160, 70, 70, 64, 64}}) {
+        gpu_problem<heed::bf16> p(n, random);
+        INFO(n);
+        REQUIRE(p.run(on_gpu::causal{}));
+        CHECK(p.engine == tensor_cores);
+        CHECK(p.against(on_gpu::causal{}, 4e-3) == "");
+        CHECK(lse_error(p, on_gpu::causal{}) == "");
+    }
+}
+
+TEST_CASE("cuda: views that the copy engine cannot read fall to the generic engine") {
+    HEED_SEEDED;
+    if (!on_sm90()) { return; }
+    sizes const n{1, 2, 2, 70, 90, 64, 64};
+    auto const engine = [&](auto const& strides_of, std::size_t shift) {
+        random_source random(22);
+        auto const make = [&](heed::shape s) { return tensor<heed::bf16>(s, strides_of(s), heed_test::place::margin, shift); };
+        gpu_problem<heed::bf16> p(n, make(n.q()), make(n.k()), make(n.v()), make(n.out()), random);
+        REQUIRE(p.run(on_gpu::causal{}));
+        CHECK(p.against(on_gpu::causal{}, 4e-3) == "");
+        return p.engine;
+    };
+    CHECK(engine([](heed::shape s) { return padded(s, 8); }, 0) == tensor_cores);
+    CHECK(engine([](heed::shape s) { return padded(s, 3); }, 0) == generic);
+    CHECK(engine([](heed::shape s) { return heed::strides{s.head * s.seq * s.feature, s.feature, s.head * s.feature, 1}; }, 0) == tensor_cores); // sequence-major
+}
+
+TEST_CASE("cuda: softcap and bias and slopes and mask of bytes and window and sinks ride along on tensor cores") {
+    HEED_SEEDED;
+    if (!on_sm90()) { return; }
+    random_source random(23);
+    for (sizes const n : {sizes{2, 4, 2, 150, 210, 48, 64}, sizes{1, 2, 2, 65, 40, 128, 128}}) {
+        gpu_problem<heed::fp16> p(n, random);
+        tensor<float> bias({1, n.heads, n.queries, n.keys}), slopes({1, n.heads, 1, 1}), sinks({1, n.heads, 1, 1});
+        bias.normal(random);
+        bias.each([&](float& x) { x = random.chance(0.1) ? -inf : x; });
+        slopes.fill(0.03f);
+        sinks.normal(random);
+        tensor<std::uint8_t> mask({n.batch, 1, n.queries, n.keys});
+        mask.each([&](std::uint8_t& x) { x = random.chance(0.8) ? 1 : 0; });
+        mask.each_at([&](std::uint8_t& x, extent_t, extent_t, extent_t i, extent_t) { x = i == 3 ? 0 : x; }); // a row without keys
+        device_tensor<float> const dbias(bias), dslopes(slopes), dsinks(sinks);
+        device_tensor<std::uint8_t> const dmask(mask);
+        auto const mech = [](auto const& b, auto const& a, auto const& m, auto const& s) {
+            return on_gpu::bent{heed::dot{} | heed::inv_sqrt_width{} | heed::softcap<float>{2.0f} | heed::bias<float>{b} | heed::alibi<float>{a}, heed::mask<std::uint8_t>{m} & heed::window{70},
+                                heed::softmax_sink<float>{s}};
+        };
+        INFO(n);
+        REQUIRE(p.run(mech(dbias.in(), dslopes.in(), dmask.in(), dsinks.in())));
+        CHECK(p.engine == tensor_cores);
+        CHECK(p.against(mech(bias.in(), slopes.in(), mask.in(), sinks.in()), 1e-3) == "");
+    }
+}
+
+TEST_CASE("cuda: tensor cores skip tiles that hold NaN and hide none that is attended") {
+    HEED_SEEDED;
+    if (!on_sm90()) { return; }
+    random_source random(24);
+    sizes const n{1, 2, 1, 400, 400, 128, 128};
+    gpu_problem<heed::bf16> clean(n, random);
+    REQUIRE(clean.run(on_gpu::causal{}));
+    random_source again(24);
+    gpu_problem<heed::bf16> p(n, again);
+    p.v(0, 0, 390, 7) = heed::bf16(std::numeric_limits<float>::quiet_NaN());
+    REQUIRE(p.run(on_gpu::causal{}));
+    bool before = true, after = true;
+    p.out.each_at([&](heed::bf16 x, extent_t b, extent_t h, extent_t i, extent_t d) {
+        if (i < 256) { before = before && x.bits == clean.out(b, h, i, d).bits; } // no tile of theirs holds the key
+        if (i >= 390) { after = after && std::isnan(static_cast<float>(x)) == (d == 7); }
+    });
+    CHECK(before);
+    CHECK(after);
+}
+
+TEST_CASE("cuda: tensor cores give the same bits again") {
+    HEED_SEEDED;
+    if (!on_sm90()) { return; }
+    random_source random(25);
+    gpu_problem<heed::bf16> p({2, 40, 8, 700, 700, 64, 64}, random);
+    REQUIRE(p.run(on_gpu::causal{}));
+    CHECK(p.engine == tensor_cores);
+    tensor<heed::bf16> first(p.n.out());
+    first.copy(p.out.in());
+    REQUIRE(p.run(on_gpu::causal{}));
+    CHECK(same_bits(first, p.out));
+}
