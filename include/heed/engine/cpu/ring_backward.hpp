@@ -225,11 +225,11 @@ private:
     static void attend(problem const& x, place const& at, typename strip::block const& of, slot& mem) {
         extent_t const d = padded(at.width), dv = padded(x.v.extent(3));
         range const south = forward::next_rows(x.m.pattern.rings(), at, of);
-        for (tensor_view<E const> const& view : {x.q, x.dout, x.out}) { expect_rows<false>(view, at.batch, at.head, south); }
+        tensor_view<E const> const read[] = {x.q, x.dout, x.out}; // a list inside the loop's head is more than nvcc can read
+        for (tensor_view<E const> const& view : read) { expect_rows<false>(view, at.batch, at.head, south); }
         forward::pack_queries(x.q, at, of, T(1), mem.q);
         std::memcpy(mem.scaled, mem.q, static_cast<std::size_t>(rows * d) * sizeof(T));
-        T const lead = forward::lead(x.m, at); // nvcc cannot read it inside the condition
-        if (lead != T(1)) { scale_in_place<A>(mem.scaled, rows * d, lead); }
+        if (T const lead = forward::lead(x.m, at); lead != T(1)) { scale_in_place<A>(mem.scaled, rows * d, lead); }
         forward::pack_queries(x.dout, at, of, T(1), mem.dout);
         for (extent_t e = 0; e < rows * d; e += lanes) { V(0).store(mem.dq + e); }
         row_type const row = resumed(x, at, of);

@@ -10,7 +10,7 @@
 //   o = o f + p v    p rounded to the type of q, from registers
 //
 // The products of one warpgroup run beside the exponentials of the others; barriers hand the tensor cores round. Traffic: k and v once per tile of queries,
-// mostly from the second cache, since heads are taken a few at a time. 
+// mostly from the second cache, since heads are taken a few at a time.
 // Views that the copy engine cannot read (strides that are no multiples of 16 bytes), ragged batches and heads of more than 256 features are not served.
 // Numbers: products and sums in float, weights rounded to 16 bits before they meet the values, 2^x to 2 ulp.
 #pragma once
@@ -242,7 +242,7 @@ private:
         float s[keys / 2], o[V / 2];
         std::uint32_t p[keys / 4];
         row_type state[2];
-        float factor[2];
+        float factor[2], sum[2]; // of a tile; of the weights so far, of this thread's columns
         std::uint32_t n = 0, turn = 0; // key tile whose weights are in p, and its item
         std::uint32_t const k_address = device::shared_address(mem.k), v_address = device::shared_address(mem.v);
         auto const q_matrix = [&] {
@@ -261,6 +261,7 @@ private:
             if (number == none) { break; }
             context const c(x, number, group);
             state[0] = state[1] = x.m.normalizer.template start<float>(c.at);
+            sum[0] = sum[1] = 0;
             device::panel_matrix const q = q_matrix();
             mem.k_full[slot<stages>(n)].wait(parity<stages>(n));
             int note = mem.note[slot<stages>(n)];
@@ -270,7 +271,7 @@ private:
             device::products_wait<0>();
             device::hold(s);
             release(mem.k_free[slot<stages>(n)]);
-            weigh(c, s, state, factor, note);
+            weigh(c, s, state, factor, sum, note);
             round(s, p);
             int add = 0;
             while ((note & last) == 0) {
@@ -290,7 +291,7 @@ private:
                 device::products_wait<1>();
                 device::hold(s);
                 release(mem.k_free[next]);
-                weigh(c, s, state, factor, note);
+                weigh(c, s, state, factor, sum, note);
                 device::products_wait<0>();
                 device::hold(o);
                 release(mem.v_free[now]);
@@ -308,11 +309,13 @@ private:
             device::hold(o);
             release(mem.v_free[slot<stages>(n)]);
             ++n;
+#pragma unroll
+            for (int h = 0; h < 2; ++h) { x.m.normalizer.settle(state[h], device::quad_sum(sum[h])); }
             finish(c, state, o);
         }
     }
-    // Scores bent and masked, then weights.
-    HEED_DEVICE static void weigh(context const& c, float (&s)[keys / 2], row_type (&state)[2], float (&factor)[2], int note) {
+    // Scores bent and masked, then weights. Their sums wait in each thread until the item ends: what is settled late is scaled by the same factors.
+    HEED_DEVICE static void weigh(context const& c, float (&s)[keys / 2], row_type (&state)[2], float (&factor)[2], float (&sum)[2], int note) {
         int const first = note / 4 * keys + 2 * static_cast<int>(threadIdx.x % 4), end = static_cast<int>(c.at.keys);
         auto const i_of = [&](int r) { return min(c.row[r / 2 % 2], c.last_row); };
         auto const j_of = [&](int r) { return first + r / 4 * 8 + r % 2; };
@@ -332,23 +335,26 @@ private:
                 s[r] = kept ? s[r] : -math::inf<float>();
             }
         }
-        float peak[2][2]; // two chains a row
+        float peak[2][4]; // four chains a row
 #pragma unroll
         for (int r = 0; r < keys / 2; ++r) {
-            float& to = peak[r / 2 % 2][r / 4 % 2];
-            to = r < 8 && r % 2 == 0 ? s[r] : fmaxf(to, s[r]);
+            float& to = peak[r / 2 % 2][r / 4 % 4];
+            to = r < 16 && r % 2 == 0 ? s[r] : fmaxf(to, s[r]);
         }
         normalizer_type const& normalizer = c.x->m.normalizer;
 #pragma unroll
-        for (int h = 0; h < 2; ++h) { factor[h] = normalizer.raise(state[h], device::quad_max(fmaxf(peak[h][0], peak[h][1])) * c.unit); }
-        float sum[2][2] = {};
+        for (int h = 0; h < 2; ++h) {
+            float const of_row = device::quad_max(fmaxf(fmaxf(peak[h][0], peak[h][1]), fmaxf(peak[h][2], peak[h][3])));
+            factor[h] = normalizer.raise(state[h], of_row * c.unit);
+        }
+        float part[2][2] = {};
 #pragma unroll
         for (int r = 0; r < keys / 2; ++r) {
             s[r] = normalizer.weight(state[r / 2 % 2], s[r] * c.unit);
-            sum[r / 2 % 2][r / 4 % 2] += s[r];
+            part[r / 2 % 2][r / 4 % 2] += s[r];
         }
 #pragma unroll
-        for (int h = 0; h < 2; ++h) { normalizer.settle(state[h], device::quad_sum(sum[h][0] + sum[h][1])); }
+        for (int h = 0; h < 2; ++h) { sum[h] = sum[h] * factor[h] + (part[h][0] + part[h][1]); }
     }
     HEED_DEVICE static void round(float const (&s)[keys / 2], std::uint32_t (&p)[keys / 4]) {
 #pragma unroll

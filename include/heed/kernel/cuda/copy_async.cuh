@@ -41,9 +41,6 @@ struct block_barrier {
 };
 // Barriers that were just initialised become visible to the copy engine.
 HEED_DEVICE void fence_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-// What this thread stored to shared memory becomes visible to the copy engine and the tensor cores.
-HEED_DEVICE void fence_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
 HEED_DEVICE void prefetch_map(CUtensorMap const* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
 // One panel: columns from `column` on, rows from `row` on; what lies outside the tensor is zero.
