@@ -5,6 +5,7 @@
 #include <heed/engine/cuda/engine_for.cuh>
 #include <heed/front/attention.hpp>
 #include <heed/front/backward.hpp>
+#include <heed/front/decode.hpp>
 
 namespace heed {
 

@@ -6,8 +6,8 @@
 
 #include <heed/engine/engine_for.hpp>
 #include <heed/front/cache.hpp>
+#include <heed/front/plan.hpp>
 
-#include <memory>
 #include <string>
 
 namespace heed {
@@ -19,6 +19,7 @@ class decode_plan {
     using A = typename B::arch_type;
     using door = detail::door<A>;
     using problem = decode_problem<Q, K, V, T>;
+    static constexpr bool on_cpu = detail::is_cpu<B>;
 
     M mechanism_;
     shape q_;
@@ -38,9 +39,13 @@ public:
     extent_t tile_keys() const { return sizes_.tile; }
     extent_t chunks() const { return sizes_.chunks; } // of a KV head, at most
     int slots() const {
-        extent_t const items = sizes_.items();
-        int const most = detail::concurrency_of(backend_.executor);
-        return items < 1 ? 1 : items < most ? static_cast<int>(items) : most;
+        if constexpr (on_cpu) {
+            extent_t const items = sizes_.items();
+            int const most = detail::concurrency_of(backend_.executor);
+            return items < 1 ? 1 : items < most ? static_cast<int>(items) : most;
+        } else {
+            return 1; // a device cuts by itself
+        }
     }
     std::size_t workspace_bytes() const { return line_bytes - 1 + engine_type::bytes(sizes_, slots()); }
 
@@ -54,11 +59,15 @@ public:
         }
         check(x, detail::is_save<Save>, workspace.size());
         if (q_.batch * q_.head * q_.seq == 0) { return; }
-        engine_type::run(mechanism_, x, backend_.executor, sizes_, slots(), workspace.data());
+        if constexpr (on_cpu) {
+            engine_type::run(mechanism_, x, backend_.executor, sizes_, slots(), workspace.data());
+        } else {
+            engine_type::run(mechanism_, x, backend_, sizes_, workspace.data());
+        }
     }
 
     std::string describe() const {
-        return sentence<A>(engine(), " on ", arch_name<A>(), ", ", sizes_.rows, " rows share a pass, tiles of ", tile_keys(), " keys, up to ", chunks(), " chunks of a head, ", slots(),
+        return sentence<A>(engine(), on_cpu ? " on " : "", on_cpu ? arch_name<A>() : "", ", ", sizes_.rows, " rows share a pass, tiles of ", tile_keys(), " keys, up to ", chunks(), " chunks of a head, ", slots(),
                            slots() == 1 ? " slot, " : " slots, ", workspace_bytes(), " workspace bytes");
     }
     template <class Stream>
@@ -140,9 +149,8 @@ auto decode(M const& mechanism, Queries const& q, C&& c, O&& out, Options const&
     auto const backend = detail::pick_backend(cpu<serial, A>{}, options...);
     auto const saved = detail::pick_save(options...);
     auto p = plan_decode<Q, A>(mechanism, as_view(q).shape(), c, backend);
-    std::size_t const bytes = p.workspace_bytes();
-    std::unique_ptr<std::byte[]> const memory(new std::byte[bytes]);
-    p.run(q, c, out_view, std::span<std::byte>(memory.get(), bytes), saved);
+    detail::call_memory<std::remove_const_t<decltype(backend)>> const memory(backend, p.workspace_bytes());
+    p.run(q, c, out_view, memory.span(), saved);
     if constexpr (detail::is_save<std::remove_const_t<decltype(saved)>>) { return saved; }
 }
 

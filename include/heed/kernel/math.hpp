@@ -26,7 +26,7 @@ HEED_HD double exp(double x) { return std::exp(x); }
 HEED_HD float expm1(float x) { return std::expm1(x); }
 HEED_HD double expm1(double x) { return std::expm1(x); }
 HEED_HD float fast_exp2(float x) {
-#if defined(__CUDA_ARCH__)
+#if defined(HEED_ON_DEVICE)
     float y; // one instruction, 2 ulp, exact at 0 and -inf; results below 2^-126 are 0
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;

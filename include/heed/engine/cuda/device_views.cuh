@@ -46,6 +46,18 @@ pairwise_problem<T> problem_of(shape q, shape k, shape v) {
     return {tensor_view<T const>(nullptr, q), tensor_view<T const>(nullptr, k), tensor_view<T const>(nullptr, v), tensor_view<T>(nullptr, {q.batch, q.head, q.seq, v.feature}), {}, 0};
 }
 
+// number(0) ... number(count - 1) to the device, from the arguments of launches.
+template <class A, class F>
+void put_numbers(extent_t count, F const& number, std::int64_t* to, cudaStream_t stream) {
+    for (extent_t i = 0; i < count; i += starts_part::most) {
+        starts_part part{};
+        int const n = static_cast<int>(count - i < starts_part::most ? count - i : starts_part::most);
+        for (int j = 0; j < n; ++j) { part.x[j] = number(i + j); }
+        put_starts<A><<<1, 128, 0, stream>>>(to + i, part, n);
+        check_cuda<A>(cudaGetLastError(), "the launch that puts lengths or ragged offsets");
+    }
+}
+
 // Starts of the queries and of the keys of a ragged call, in a workspace.
 template <class A>
 class device_starts {
@@ -56,9 +68,10 @@ public:
 
     template <class Problem>
     void put(Problem const& x, cudaStream_t stream) const {
-        put(x.q.offsets(), q_, stream);
+        put_queries(x.q.offsets(), stream);
         put(x.k.offsets(), k_, stream);
     }
+    void put_queries(ragged_offsets const& starts, cudaStream_t stream) const { put(starts, q_, stream); }
     template <class T>
     device_rows<T> of_queries(tensor_view<T> const& v) const {
         return {v.data_handle(), v.strides(), v.extent(2), v.is_ragged() ? q_ : nullptr};
@@ -70,15 +83,7 @@ public:
 
 private:
     static void put(ragged_offsets const& starts, std::int64_t* to, cudaStream_t stream) {
-        if (!starts) { return; }
-        extent_t const all = starts.count() + 1;
-        for (extent_t i = 0; i < all; i += starts_part::most) {
-            starts_part part{};
-            int const n = static_cast<int>(all - i < starts_part::most ? all - i : starts_part::most);
-            for (int j = 0; j < n; ++j) { part.x[j] = starts[i + j]; }
-            put_starts<A><<<1, 128, 0, stream>>>(to + i, part, n);
-            check_cuda<A>(cudaGetLastError(), "the launch that puts ragged offsets");
-        }
+        if (starts) { put_numbers<A>(starts.count() + 1, [&](extent_t i) { return starts[i]; }, to, stream); }
     }
 };
 

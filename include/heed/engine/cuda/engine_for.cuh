@@ -11,6 +11,7 @@
 #pragma once
 
 #include <heed/engine/cuda/pairwise_backward.cuh>
+#include <heed/engine/cuda/pairwise_decode.cuh>
 #include <heed/engine/cuda/pairwise_forward.cuh>
 #include <heed/engine/cuda/tensor_forward.cuh>
 #include <heed/engine/engine_for.hpp>
@@ -60,6 +61,13 @@ template <Pairwise M, class T, class A>
 struct backward_engine_for<M, T, cuda<A>> {
     static_assert(!detail::is_idempotent<decltype(M::normalizer)>, "heed: where values are gathered by a maximum, backward runs on the CPU");
     using type = typename cuda_backward_engines<M, T, A>::type;
+};
+
+// New queries against a cache.
+template <Pairwise M, class Q, class K, class V, class A>
+struct decode_engine_for<M, Q, K, V, cuda<A>> {
+    static_assert(std::is_same_v<Q, K> && std::is_same_v<K, V>, "heed: on the GPU queries and caches have the same element type");
+    using type = simt_decode<M, Q, A>;
 };
 
 } // namespace heed

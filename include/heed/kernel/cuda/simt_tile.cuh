@@ -41,6 +41,16 @@ struct four<E> {
     HEED_DEVICE static raw narrow(float4 x) { return {E(x.x).bits, E(x.y).bits, E(x.z).bits, E(x.w).bits}; }
 };
 
+// One value more, NaN kept from either side.
+template <class Ring>
+HEED_DEVICE float gather_one_of(float before, float value, float weight) {
+    if constexpr (requires { Ring::combine(value, weight); }) {
+        return Ring::reduce(before, Ring::combine(value, weight));
+    } else {
+        return Ring::step(before, value, weight);
+    }
+}
+
 HEED_DEVICE float part(float4 const& x, int c) { return c == 0 ? x.x : c == 1 ? x.y : c == 2 ? x.z : x.w; }
 
 } // namespace detail
@@ -59,6 +69,12 @@ struct simt_tile {
     // are neighbours in memory and aligned. see(row, x) is called with every number that is in the matrix.
     template <class E, class See>
     HEED_DEVICE static void stage(E const* src, extent_t row_step, extent_t feature_step, int count, int width, bool vectors, float factor, float* dst, int dst_pitch, See const& see) {
+        stage_rows([&](int r) { return src + r * row_step; }, feature_step, count, width, vectors, factor, dst, dst_pitch, see);
+    }
+    // The same of rows that lie anywhere: row_of(r) is called for rows that are there.
+    template <class Rows, class See>
+    HEED_DEVICE static void stage_rows(Rows const& row_of, extent_t feature_step, int count, int width, bool vectors, float factor, float* dst, int dst_pitch, See const& see) {
+        using E = std::remove_cvref_t<decltype(*row_of(0))>;
         using four = detail::four<E>;
         int const c = 4 * tx();
         if (vectors) {
@@ -66,8 +82,8 @@ struct simt_tile {
 #pragma unroll
             for (int r = 0; r < rows; ++r) {
                 x[r] = {0, 0, 0, 0};
-                E const* const p = src + row(r) * row_step + c;
                 if (row(r) < count) {
+                    E const* const p = row_of(row(r)) + c;
                     if (c + 4 <= width) {
                         x[r] = four::widen(*reinterpret_cast<typename four::raw const*>(p));
                     } else {
@@ -90,7 +106,7 @@ struct simt_tile {
             for (int r = 0; r < rows; ++r) {
 #pragma unroll
                 for (int s = 0; s < cols; ++s) {
-                    float const x = row(r) < count && col(s) < width ? static_cast<float>(src[row(r) * row_step + col(s) * feature_step]) : 0.0f;
+                    float const x = row(r) < count && col(s) < width ? static_cast<float>(row_of(row(r))[col(s) * feature_step]) : 0.0f;
                     see(row(r), x);
                     if (col(s) < width) { dst[row(r) * dst_pitch + col(s)] = x * factor; }
                 }
@@ -184,12 +200,7 @@ struct simt_tile {
 #pragma unroll
                 for (int f = 0; f < cols; ++f) {
                     float const value = detail::part(y, f);
-                    float sum;
-                    if constexpr (requires { Ring::combine(value, x); }) {
-                        sum = Ring::reduce(acc[r][f], Ring::combine(value, x));
-                    } else {
-                        sum = Ring::step(acc[r][f], value, x);
-                    }
+                    float const sum = detail::gather_one_of<Ring>(acc[r][f], value, x);
                     acc[r][f] = (bits >> (cols * r) & 1u) != 0 ? sum : acc[r][f];
                 }
             }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "forward_call.cuh"
 
+HEED_FORWARD_ON_GPU(heed_test::on_gpu::causal, float);
 HEED_FORWARD_ON_GPU(heed_test::on_gpu::sparse, float);
 HEED_FORWARD_ON_GPU(heed_test::on_gpu::counted, float);
