@@ -5,7 +5,6 @@
 #include "team.hpp"
 
 #include <memory>
-#include <new>
 #include <vector>
 
 #include <unistd.h>
@@ -38,7 +37,7 @@ template <std::size_t... I>
 std::function<void()> witness(int threads) {
     auto const count = near_cache_bytes() * 3 / 4 / sizeof(vector) / chains * chains;
     std::vector<std::vector<vector>> data(static_cast<std::size_t>(threads), std::vector<vector>(count, vector{} + 1e-3f));
-    auto const rounds = static_cast<long>(150'000 / count); // of two loads a cycle
+    auto const rounds = static_cast<long>(150'000 / count); // 150 000 loads a call, at most two a cycle
     return [data = std::make_shared<std::vector<std::vector<vector>> const>(std::move(data)), count, rounds, threads] {
         on_team(threads, [&](int thread) {
             float volatile factor = 0.5f;

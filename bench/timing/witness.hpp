@@ -8,7 +8,7 @@
 
 namespace heed::bench {
 
-// One pass takes some hundred microseconds, on every thread of the team.
+// A call takes some tens of microseconds, on every thread of the team.
 std::function<void()> witness(int threads);
 
 } // namespace heed::bench

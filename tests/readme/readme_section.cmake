@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# A marked section of the README is written, with -DUPDATE=ON, or must be what its source says.
+# heed_readme_section(<name of the markers> <text> <source, in words> <how it is written>)
+function(heed_readme_section name text source how)
+  file(READ ${SOURCE_DIR}/README.md readme)
+  if(NOT readme MATCHES "(<!-- ${name}: begin[^\n]*-->\n)(.*)(<!-- ${name}: end -->)")
+    message(FATAL_ERROR "README.md has lost the markers of its table of ${name}")
+  endif()
+  set(begin "${CMAKE_MATCH_1}")
+  set(current "${CMAKE_MATCH_2}")
+  set(end "${CMAKE_MATCH_3}")
+  if(UPDATE)
+    string(REPLACE "${begin}${current}${end}" "${begin}${text}${end}" readme "${readme}")
+    file(WRITE ${SOURCE_DIR}/README.md "${readme}")
+  elseif(NOT current STREQUAL text)
+    message(FATAL_ERROR "README.md's table of ${name} is\n${current}\nand ${source} says\n${text}\ncmake ${how} writes it")
+  endif()
+endfunction()
