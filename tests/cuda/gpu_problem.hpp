@@ -10,6 +10,7 @@
 #include <heed/front/attention.hpp>
 
 #include <functional>
+#include <limits>
 
 namespace heed_test {
 
@@ -66,5 +67,28 @@ struct gpu_problem {
         return found.text;
     }
 };
+
+// Softcap, a bias with entries of -inf, slopes, a mask with an empty row, a window and sinks in one call, against double on the host.
+inline void try_bent(sizes const& n, random_source& random, char const* engine, double tolerance) {
+    gpu_problem<heed::fp16> p(n, random);
+    tensor<float> bias({1, n.heads, n.queries, n.keys}), slopes({1, n.heads, 1, 1}), sinks({1, n.heads, 1, 1});
+    bias.normal(random);
+    bias.each([&](float& x) { x = random.chance(0.1) ? -std::numeric_limits<float>::infinity() : x; });
+    slopes.fill(0.03f);
+    sinks.normal(random);
+    tensor<std::uint8_t> mask({n.batch, 1, n.queries, n.keys});
+    mask.each([&](std::uint8_t& x) { x = random.chance(0.8) ? 1 : 0; });
+    mask.each_at([&](std::uint8_t& x, extent_t, extent_t, extent_t i, extent_t) { x = i == 3 ? 0 : x; }); // a row without keys
+    device_tensor<float> const dbias(bias), dslopes(slopes), dsinks(sinks);
+    device_tensor<std::uint8_t> const dmask(mask);
+    auto const mech = [](auto const& b, auto const& a, auto const& m, auto const& s) {
+        return on_gpu::bent{heed::dot{} | heed::inv_sqrt_width{} | heed::softcap<float>{2.0f} | heed::bias<float>{b} | heed::alibi<float>{a}, heed::mask<std::uint8_t>{m} & heed::window{70},
+                            heed::softmax_sink<float>{s}};
+    };
+    INFO(n);
+    REQUIRE(p.run(mech(dbias.in(), dslopes.in(), dmask.in(), dsinks.in())));
+    CHECK(p.engine == engine);
+    CHECK(p.against(mech(bias.in(), slopes.in(), mask.in(), sinks.in()), tolerance) == "");
+}
 
 } // namespace heed_test
