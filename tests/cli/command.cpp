@@ -34,7 +34,7 @@ std::string in_shell_quotes(std::string const& text) {
     return result;
 }
 
-outcome heed(std::vector<std::string> const& arguments) {
+outcome run_heed(std::vector<std::string> const& arguments) {
     std::string line = in_shell_quotes(HEED_COMMAND);
     for (auto const& argument : arguments) { line.append(" ").append(in_shell_quotes(argument)); }
     auto* const pipe = ::popen((line + " 2>&1").c_str(), "r");
@@ -74,25 +74,25 @@ double difference(parted_file const& a, std::string const& in_a, parted_file con
 } // namespace
 
 TEST_CASE("heed: usage", "[cli]") {
-    CHECK(heed({}).code == 2);
-    CHECK(heed({"--help"}).code == 0);
-    CHECK_THAT(heed({"--version"}).text, contains("heed "));
+    CHECK(run_heed({}).code == 2);
+    CHECK(run_heed({"--help"}).code == 0);
+    CHECK_THAT(run_heed({"--version"}).text, contains("heed "));
     for (auto const* command : {"list", "run", "check", "info"}) {
-        auto const help = heed({command, "--help"});
+        auto const help = run_heed({command, "--help"});
         CHECK(help.code == 0);
         CHECK_THAT(help.text, contains("Usage: heed " + std::string(command)));
-        CHECK(heed({command, "--no-such-option"}).code == 2);
+        CHECK(run_heed({command, "--no-such-option"}).code == 2);
     }
-    auto const unknown = heed({"frobnicate"});
+    auto const unknown = run_heed({"frobnicate"});
     CHECK(unknown.code == 2);
     CHECK_THAT(unknown.text, contains("there is no command \"frobnicate\""));
-    CHECK(heed({"check"}).code == 2);
-    CHECK(heed({"run"}).code == 2);
+    CHECK(run_heed({"check"}).code == 2);
+    CHECK(run_heed({"run"}).code == 2);
 }
 
 TEST_CASE("heed list: every mechanism with verbs, backends, dtypes, options", "[cli]") {
-    CHECK_THAT(heed({"list"}).text, contains("softmax") && contains("forward") && contains("softcap"));
-    auto const result = heed({"list", "--json"});
+    CHECK_THAT(run_heed({"list"}).text, contains("softmax") && contains("forward") && contains("softcap"));
+    auto const result = run_heed({"list", "--json"});
     REQUIRE(result.code == 0);
     auto const all = json::parse(result.text);
     REQUIRE(all.is_array());
@@ -109,7 +109,7 @@ TEST_CASE("heed list: every mechanism with verbs, backends, dtypes, options", "[
 }
 
 TEST_CASE("heed info: what was built and what is there", "[cli]") {
-    auto const result = heed({"info"});
+    auto const result = run_heed({"info"});
     CHECK(result.code == 0);
     CHECK_THAT(result.text,
                contains("isa compiled") && contains("isa present") && contains("engines") && contains("threads") && contains("gpu"));
@@ -117,32 +117,32 @@ TEST_CASE("heed info: what was built and what is there", "[cli]") {
 
 TEST_CASE("heed check: exit codes", "[cli]") {
     scratch_folder const folder;
-    CHECK(heed({"check", "--forward", golden("plain_self")}).code == 0);
-    CHECK(heed({"check", "--forward", "--double", golden("plain_self"), golden("varlen_causal")}).code == 0);
-    CHECK(heed({"check", golden("tiles_d64"), golden("forgetting_gate")}).code == 0); // without gradients and with
-    CHECK_THAT(heed({"check", golden("forgetting_gate")}).text, contains("dg "));
-    CHECK_THAT(heed({"check", "--forward", golden("forgetting_gate")}).text, !contains("dg "));
+    CHECK(run_heed({"check", "--forward", golden("plain_self")}).code == 0);
+    CHECK(run_heed({"check", "--forward", "--double", golden("plain_self"), golden("varlen_causal")}).code == 0);
+    CHECK(run_heed({"check", golden("tiles_d64"), golden("forgetting_gate")}).code == 0); // without gradients and with
+    CHECK_THAT(run_heed({"check", golden("forgetting_gate")}).text, contains("dg "));
+    CHECK_THAT(run_heed({"check", "--forward", golden("forgetting_gate")}).text, !contains("dg "));
 
     parted_file changed(read_bytes(golden("softcap")));
     changed.begin_of("q")[3] ^= 1; // the exponent of the first number
     auto const mismatch = folder.write("changed", changed.bytes());
-    CHECK(heed({"check", "--forward", mismatch}).code == 1);
-    CHECK_THAT(heed({"check", "--forward", mismatch}).text, contains("MISMATCH"));
+    CHECK(run_heed({"check", "--forward", mismatch}).code == 1);
+    CHECK_THAT(run_heed({"check", "--forward", mismatch}).text, contains("MISMATCH"));
 
     parted_file renamed(read_bytes(golden("softcap")));
     renamed.header["__metadata__"]["case"] = "hardcap";
     auto const unknown = folder.write("renamed", renamed.bytes());
-    CHECK(heed({"check", "--forward", unknown}).code == 3);
-    CHECK(heed({"check", "--forward", unknown, mismatch}).code == 1);
+    CHECK(run_heed({"check", "--forward", unknown}).code == 3);
+    CHECK(run_heed({"check", "--forward", unknown, mismatch}).code == 1);
 
     auto const whole = read_bytes(golden("softcap"));
     auto const truncated = folder.write("truncated", whole.substr(0, whole.size() - 5));
-    CHECK(heed({"check", "--forward", truncated}).code == 2);
-    CHECK_THAT(heed({"check", "--forward", truncated}).text, contains(truncated) && contains("tensor"));
-    CHECK(heed({"check", "--forward", unknown, mismatch, truncated}).code == 2);
+    CHECK(run_heed({"check", "--forward", truncated}).code == 2);
+    CHECK_THAT(run_heed({"check", "--forward", truncated}).text, contains(truncated) && contains("tensor"));
+    CHECK(run_heed({"check", "--forward", unknown, mismatch, truncated}).code == 2);
     for (auto const& path :
          {folder.path("missing"), folder.path("."), folder.write("empty", ""), folder.write("garbage", "garbage garbage")}) {
-        auto const result = heed({"check", "--forward", path});
+        auto const result = run_heed({"check", "--forward", path});
         CHECK(result.code == 2);
         CHECK_THAT(result.text, contains(path));
     }
@@ -177,7 +177,7 @@ TEST_CASE("heed run: what it writes is what check expects", "[cli]") {
         auto const out = folder.path("out.safetensors");
         arguments.insert(arguments.end(), {golden(name), "-o", out});
         INFO(name);
-        auto const result = heed(arguments);
+        auto const result = run_heed(arguments);
         INFO(result.text);
         REQUIRE(result.code == 0);
         parted_file const expected(read_bytes(golden(name))), made(read_bytes(out));
@@ -221,18 +221,18 @@ TEST_CASE("heed run: combinations of ingredients agree with the mask that says t
     auto const by_mask = folder.write("mask", base().add<std::uint8_t>("mask", "BOOL", {1, 1, N, N}, keep).bytes());
     for (std::string const softcap : {"softcap=2", "scale=0.4"}) {
         auto const a = folder.path("a"), b = folder.path("b");
-        auto const first = heed({"run", "--mechanism", "softmax", "--set", softcap, "--set", "mask=document", by_ids, "-o", a});
+        auto const first = run_heed({"run", "--mechanism", "softmax", "--set", softcap, "--set", "mask=document", by_ids, "-o", a});
         INFO(first.text);
         REQUIRE(first.code == 0);
-        REQUIRE(heed({"run", "--mechanism", "softmax", "--set", softcap, by_mask, "-o", b}).code == 0);
+        REQUIRE(run_heed({"run", "--mechanism", "softmax", "--set", softcap, by_mask, "-o", b}).code == 0);
         parted_file const with_ids(read_bytes(a)), with_mask(read_bytes(b));
         CHECK(difference(with_ids, "out", with_mask, "out") < 1e-6);
         // and every ingredient counts
-        REQUIRE(heed({"run", "--mechanism", "softmax", "--set", softcap, "--set", "bias=none", by_mask, "-o", b}).code == 0);
+        REQUIRE(run_heed({"run", "--mechanism", "softmax", "--set", softcap, "--set", "bias=none", by_mask, "-o", b}).code == 0);
         CHECK(difference(with_ids, "out", parted_file(read_bytes(b)), "out") > 1e-3);
-        REQUIRE(heed({"run", "--mechanism", "softmax", "--set", softcap, "--set", "alibi=0", by_mask, "-o", b}).code == 0);
+        REQUIRE(run_heed({"run", "--mechanism", "softmax", "--set", softcap, "--set", "alibi=0", by_mask, "-o", b}).code == 0);
         CHECK(difference(with_ids, "out", parted_file(read_bytes(b)), "out") > 1e-3);
-        REQUIRE(heed({"run", "--mechanism", "softmax", "--set", softcap, by_ids, "-o", b}).code == 0);
+        REQUIRE(run_heed({"run", "--mechanism", "softmax", "--set", softcap, by_ids, "-o", b}).code == 0);
         CHECK(difference(with_ids, "out", parted_file(read_bytes(b)), "out") > 1e-3);
     }
 }
@@ -245,7 +245,7 @@ TEST_CASE("heed run: double in, double out", "[cli]") {
                                            .add<double>("v", "F64", {1, 1, 2, 1}, {0, 3})
                                            .bytes());
     auto const out = folder.path("out");
-    REQUIRE(heed({"run", "--mechanism", "softmax", in, "-o", out}).code == 0);
+    REQUIRE(run_heed({"run", "--mechanism", "softmax", in, "-o", out}).code == 0);
     parted_file made(read_bytes(out));
     REQUIRE(made.header["out"]["dtype"] == "F64");
     CHECK_FALSE(made.header.contains("lse"));
@@ -260,7 +260,7 @@ TEST_CASE("heed run: bad usage and bad files end with 2 and write nothing", "[cl
     auto const run = [&](std::vector<std::string> arguments, std::string const& in = golden("plain_self")) {
         arguments.insert(arguments.begin(), {"run", "--mechanism", "softmax"});
         arguments.insert(arguments.end(), {in, "-o", out});
-        auto const result = heed(arguments);
+        auto const result = run_heed(arguments);
         CHECK_FALSE(std::filesystem::exists(out));
         return result;
     };
@@ -273,8 +273,8 @@ TEST_CASE("heed run: bad usage and bad files end with 2 and write nothing", "[cl
     CHECK(run({"--set", "mask=window", "--set", "window=0"}).code == 2);
     CHECK(run({"--set", "mask=window", "--set", "window=3", "--set", "left=2"}).code == 2);
     CHECK_THAT(run({"--set", "nokey=1"}).text, contains("\"nokey\": no such option") && contains("softcap"));
-    CHECK(heed({"run", "--mechanism", "telepathy", golden("plain_self"), "-o", out}).code == 3);
-    CHECK(heed({"run", "--mechanism", "softmax", golden("plain_self"), "-o", folder.path("no/such/folder")}).code == 2);
+    CHECK(run_heed({"run", "--mechanism", "telepathy", golden("plain_self"), "-o", out}).code == 3);
+    CHECK(run_heed({"run", "--mechanism", "softmax", golden("plain_self"), "-o", folder.path("no/such/folder")}).code == 2);
 
     auto const file = [&](std::vector<std::int64_t> const& k_shape, char const* dtype, char const* k_name) {
         std::size_t count = 1;
