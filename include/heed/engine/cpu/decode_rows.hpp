@@ -7,6 +7,7 @@
 #include <heed/engine/cpu/skipped_nan.hpp>
 #include <heed/kernel/bytes.hpp>
 #include <heed/policy/concepts.hpp>
+#include <heed/policy/load/load.hpp>
 #include <heed/view/cache_view.hpp>
 
 #include <cstring>
