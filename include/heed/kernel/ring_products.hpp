@@ -39,7 +39,7 @@ struct ring_products {
     // Combines the lanes of each query: every lane of the result holds that of its own.
     template <class F>
     HEED_INLINE static V fold(V x, F const& f) {
-        using native = typename V::native;
+        using native [[maybe_unused]] = typename V::native;
 #if defined(__AVX512F__)
         if constexpr (lanes == 16) {
             x = f(x, V(native(_mm512_maskz_shuffle_f32x4(0xffff, x.v, x.v, 0x4e))));
