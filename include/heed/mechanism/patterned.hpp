@@ -7,7 +7,8 @@
 //   neighbourhood_attention(bands)                   Hassani et al., arXiv:2504.16922, one to three axes
 //   multi_window_attention(sizes, shifts)            a window for each head, Yadav et al., arXiv:2306.00561
 //   shifted_group_attention(sizes, shifts)           S2-Attn, Chen et al., arXiv:2309.12307, causal, without wrap-around
-//   rolled_group_attention(size, shifts)             the same by rolling the sequence: the first positions see the last ones
+//   sink_group_attention(sizes, shifts, sinks)       SF-Attn, Zhang, arXiv:2406.05678: the same, and the first tokens are seen by all, and see all before them
+//   rolled_group_attention(size, shifts)             S2-Attn by rolling the sequence: the first positions see the last ones
 #pragma once
 
 #include <heed/mechanism/softmax.hpp>
@@ -30,6 +31,9 @@ HEED_HD constexpr auto neighbourhood_attention(neighbourhood_bands const& bands)
 HEED_HD constexpr auto multi_window_attention(tensor_view<std::int32_t const> sizes, tensor_view<std::int32_t const> shifts) { return softmax_attention(head_groups{sizes, shifts}); }
 HEED_HD constexpr auto shifted_group_attention(tensor_view<std::int32_t const> sizes, tensor_view<std::int32_t const> shifts) {
     return softmax_attention(head_groups{sizes, shifts} & causal_bottom_right{});
+}
+HEED_HD constexpr auto sink_group_attention(tensor_view<std::int32_t const> sizes, tensor_view<std::int32_t const> shifts, extent_t sinks) {
+    return softmax_attention((head_groups{sizes, shifts} | global_tokens{sinks}) & causal_bottom_right{});
 }
 HEED_HD constexpr auto rolled_group_attention(extent_t size, tensor_view<std::int32_t const> shifts) { return softmax_attention(rolled_groups{size, shifts}); }
 
