@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Rows of the spectral family: circular and causal_circular, forward, one score a token; --set form=mixing takes the weights as they are, and has the
-// backends eigen and fftw beside cpu. Values lie token by token. Tables are made before the clock starts, as FFTW's plans are. Operations are counted as
+// backends eigen and fftw beside cpu, and path=products or path=transform takes one of the two ways in place of the plan's choice. Values lie token by token. Tables are made before the clock starts, as FFTW's plans are. Operations are counted as
 // 5 n log2 n of a complex transform of two channels, each way. And the gates of the speed table.
 #include "gate_builder.hpp"
 #include "limit.hpp"
@@ -29,6 +29,12 @@ bool is_mixing(problem const& p) {
     return form != p.extra.end() && form->second == "mixing";
 }
 
+// products, transform, or nothing: the plan's own choice
+std::string path_of(problem const& p) {
+    auto const path = p.extra.find("path");
+    return path == p.extra.end() ? std::string() : path->second;
+}
+
 double work(problem const& p) {
     double const n = static_cast<double>(p.queries);
     return static_cast<double>(p.batch * p.heads * p.dim_v) * 5 * n * std::log2(n + 1);
@@ -50,6 +56,21 @@ class spectral_run {
     shape scores() const { return {p_.batch, p_.heads, p_.queries, 1}; }
     shape rows() const { return {p_.batch, p_.heads, p_.queries, p_.dim_v}; }
 
+    template <class M>
+    std::string prepare_path(M const& m) {
+        using engine = spectral_forward<float, native_arch>;
+        auto const e = std::make_shared<engine>(engine::of(detail::slots_of(m), scores(), rows(), rows()));
+        e->direct = path_of(p_) == "products";
+        int const slots = p_.threads;
+        tables_.allocate(e->tables_bytes() + line_bytes), scratch_.allocate(e->workspace_bytes(slots) + line_bytes);
+        e->prepare(aligned(tables_.data()));
+        run_ = [this, e, slots] {
+            auto backend = backend_of(p_);
+            spectral_problem<float> const x{tensor_view<float const>(z_.data(), scores()), sequence_major<float const>(v_.data(), rows()), sequence_major(out_.data(), rows())};
+            e->run(x, backend.executor, slots, aligned(tables_.data()), aligned(scratch_.data()));
+        };
+        return "by " + path_of(p_);
+    }
     template <class M>
     std::string prepare_own(M const& m) {
         auto plan = std::make_shared<decltype(heed::plan<float>(m, scores(), rows(), rows(), backend_of(p_)))>(heed::plan<float>(m, scores(), rows(), rows(), backend_of(p_)));
@@ -73,8 +94,8 @@ public:
         fill(z_, scores(), 0), fill(v_, rows(), 1);
         out_.assign(v_.size(), std::numeric_limits<float>::quiet_NaN());
         if (p_.mechanism == "causal_circular") return prepare_own(causal_circular_attention());
-        if (!is_mixing(p_)) return prepare_own(circular_attention());
-        if (p_.backend == "cpu") return prepare_own(spectral{wrapped{}, convolution{}});
+        if (!is_mixing(p_)) return path_of(p_).empty() ? prepare_own(circular_attention()) : prepare_path(circular_attention());
+        if (p_.backend == "cpu") return path_of(p_).empty() ? prepare_own(spectral{wrapped{}, convolution{}}) : prepare_path(spectral{wrapped{}, convolution{}});
         auto const opponent = p_.backend == "fftw" ? fftw_mixing(p_.queries, p_.dim_v) : eigen_mixing(p_.queries, p_.dim_v);
         run_ = [this, opponent] { opponent.run(z_.data(), v_.data(), out_.data()); };
         return opponent.what;
@@ -126,7 +147,11 @@ timed_case spectral_case(problem const& p, std::shared_ptr<operand_store> const&
         if (!is_mixing(p) || p.batch * p.heads != 1 || p.threads != 1) refuse("other libraries are compared at form=mixing, one head, one thread");
         if (p.backend == "fftw" && !has_fftw()) refuse("this build has no FFTW (libfftw3f)");
     }
-    if (!p.extra.empty() && !(p.extra.size() == 1 && is_mixing(p) && p.mechanism == "circular")) refuse("spectral rows have the setting form=mixing, of circular");
+    std::string const path = path_of(p);
+    if (p.extra.size() > (is_mixing(p) ? 1u : 0u) + (path.empty() ? 0u : 1u) || (!p.extra.empty() && p.mechanism != "circular") || (!path.empty() && path != "products" && path != "transform")) {
+        refuse("spectral rows have the settings form=mixing and path=products|transform, of circular");
+    }
+    if (!path.empty() && p.backend != "cpu") refuse("other libraries have one path");
     if (!p.isa.empty() || p.bias != bias_kind::none || p.softcap != 0 || p.alibi) refuse("spectral rows have no settings of scores");
     if ((p.mask == mask_kind::causal) != (p.mechanism == "causal_circular") || (p.mask != mask_kind::causal && p.mask != mask_kind::full)) {
         refuse("circular has no mask, causal_circular is causal: --set mask=causal");
@@ -173,6 +198,20 @@ void add_gates(int, std::vector<gate_group>& groups) {
     lengths.against("N = 4099, a prime, over 4096", measure_of::slowdown, mixing(4099), mixing(4096), 3, 2.2);
     lengths.against("N = 1M over 64k", measure_of::slowdown, mixing(1 << 20), mixing(1 << 16), 28, 24);
     groups.push_back(lengths.finish());
+
+    // Where products and the transform cost about the same: the plan's choice over the time of either.
+    gate_builder choice("circular attention, 64 heads of 64 channels, time of the plan's choice over that of each way");
+    for (std::int64_t const n : {8, 12, 13, 16, 17, 20, 23, 24, 29, 32, 37, 48}) {
+        problem own = square(n, 64);
+        own.mechanism = "circular";
+        own.heads = own.kv_heads = 64;
+        for (char const* const path : {"products", "transform"}) {
+            problem other = own;
+            other.extra["path"] = path;
+            choice.against("N=" + std::to_string(n) + ", " + path, measure_of::slowdown, own, other, 1.1, 1.03);
+        }
+    }
+    groups.push_back(choice.finish());
 
     gate_builder attention("circular attention, one head of 64 channels, times as fast as softmax attention");
     auto cat = mixing(4096), softmax = square(4096, 64);

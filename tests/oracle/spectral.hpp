@@ -28,8 +28,8 @@ inline std::vector<double> token_weights(spectral_case const& c, array const& z,
         top = std::fmax(top, w[static_cast<std::size_t>(t)]);
     }
     if (c.how != weigh::over_tokens) { return w; }
-    for (double& x : w) { sum += x = top == -INFINITY ? 0 : std::exp(x - top); }
-    for (double& x : w) { x /= sum == 0 ? 1 : sum; }
+    for (double const x : w) { sum += x == -INFINITY ? 0 : std::exp(x - top); }
+    for (double& x : w) { x = x == -INFINITY ? x : std::exp(x - top) / sum; } // -inf stays: masked
     return w;
 }
 
@@ -55,6 +55,7 @@ inline bool weight_of(spectral_case const& c, std::vector<double> const& w, pref
     t = c.circular ? (t % n + n) % n : t + c.shift;
     if (t < 0 || t >= k) { return false; }
     weight = w[static_cast<std::size_t>(t)];
+    if (c.how != weigh::as_given && weight == -INFINITY) { return false; }
     if (c.how == weigh::over_prefix) {
         std::size_t const row = static_cast<std::size_t>(i);
         weight = p.top[row] == -INFINITY ? 0 : std::exp(weight - p.top[row]) / p.sum[row];

@@ -119,6 +119,10 @@ TEST_CASE("NaN and infinities stand in the rows and channels that attend them, a
             CHECK(m.run(causal).text == "");
             CHECK(m.run(convolve).text == "");
             CHECK(m.run(heed::spectral{heed::unwrapped{3}, heed::correlation{}}).text == "");
+            m.z(0, 0, 7, 0) = -INFINITY; // masks the value that stands there
+            CHECK(m.run(heed::circular_attention()).text == "");
+            CHECK(m.run(heed::causal_circular_attention()).text == "");
+            m.z(0, 0, 7, 0) = 0;
             m.v(0, 0, n / 2, 3) = INFINITY;
             CHECK(m.run(causal).text == "");
             mixing<float> c({1, 1, n, d}, {1, 1, n, d}, {1, 1, n, d}, random);
@@ -186,43 +190,4 @@ TEST_CASE("refusals name the argument, both numbers and the rule") {
     CHECK(plan.describe().find("by products") != std::string::npos);
     CHECK(heed::plan<float>(cat, {1, 1, 4096, 1}, {1, 1, 4096, 64}, {1, 1, 4096, 64}).transform_length() == 4096);
     CHECK(heed::plan<float>(cat, {1, 1, 4099, 1}, {1, 1, 4099, 64}, {1, 1, 4099, 64}).transform_length() == 8192);
-}
-
-TEST_CASE("long convolutions: the Hyena order with its gates, and an image mixed down its columns and along its rows") {
-    HEED_SEEDED;
-    random_source random(20);
-    extent_t const n = 45, d = 6;
-    tensor<double> v({1, 1, n, d}), gate({1, 1, n, d}), taps({1, 1, n, d}), gated({1, 1, n, d}), out({1, 1, n, d});
-    for (auto* t : {&v, &gate, &taps}) { t->normal(random); }
-    gated.each_at([&](double& x, extent_t b, extent_t h, extent_t i, extent_t e) { x = v(b, h, i, e) * gate(b, h, i, e); });
-    heed::forward(heed::centred_long_convolution(n), taps.in(), gated.in(), out.view());
-    for (extent_t i = 0; i < n; ++i)
-        for (extent_t e = 0; e < d; ++e) {
-            double sum = 0; // the whole convolution's samples n / 2 ... n / 2 + n - 1
-            for (extent_t j = 0; j < n; ++j) {
-                extent_t const t = i + n / 2 - j;
-                if (t >= 0 && t < n) { sum += taps(0, 0, t, e) * v(0, 0, j, e) * gate(0, 0, j, e); }
-            }
-            REQUIRE(out(0, 0, i, e) == approx(sum).margin(1e-12));
-        }
-    taps.fill(0); // one tap, at zero displacement: the values themselves
-    for (extent_t e = 0; e < d; ++e) { taps(0, 0, n / 2, e) = 1; }
-    heed::forward(heed::centred_long_convolution(n), taps.in(), gated.in(), out.view());
-    CHECK(compare_close<double>(out.in(), gated.in(), 1e-13).text == "");
-
-    extent_t const rows = 9, columns = 14;
-    tensor<double> image({1, rows, columns, d}), down({1, rows, columns, d}), both({1, rows, columns, d}), tall({1, 1, 2 * rows - 1, d}), broad({1, 1, 2 * columns - 1, d});
-    for (auto* t : {&image, &tall, &broad}) { t->normal(random); }
-    heed::shape const turned{1, columns, rows, d};
-    heed::strides const steps{0, d, columns * d, 1};
-    heed::forward(heed::oversized_convolution(rows), tall.in(), heed::tensor_view<double const>(&image(0, 0, 0, 0), turned, steps), heed::tensor_view<double>(&down(0, 0, 0, 0), turned, steps));
-    heed::forward(heed::oversized_convolution(columns), broad.in(), down.in(), both.view());
-    for (extent_t y : {extent_t(0), extent_t(4), rows - 1})
-        for (extent_t x : {extent_t(0), extent_t(5), columns - 1})
-            for (extent_t e = 0; e < d; ++e) {
-                double sum = 0;
-                for (extent_t r = 0; r < rows; ++r)
-                    for (extent_t c = 0; c < columns; ++c) { sum += tall(0, 0, r - y + rows - 1, e) * broad(0, 0, c - x + columns - 1, e) * image(0, r, c, e); }
-                REQUIRE(both(0, y, x, e) == approx(sum).margin(1e-11));
-            }
 }

@@ -106,7 +106,7 @@ TEST_CASE("gradients of what batch entries and heads share are summed over them"
 TEST_CASE("causal with a softmax over the prefix: rows before a large score keep their digits") {
     HEED_SEEDED;
     random_source random(34);
-    for (extent_t const n : {1, 2, 31, 64, 65, 127, 300, 777, 1024}) {
+    for (extent_t const n : {1, 31, 64, 65, 127, 300, 1024}) {
         for (int shape = 0; shape < 4; ++shape) {
             CAPTURE(n, shape);
             mixing<float> x({1, 2, n, 1}, {1, 2, n, 5}, {1, 2, n, 5}, random);

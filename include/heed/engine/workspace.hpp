@@ -21,6 +21,33 @@ public:
     HEED_HD std::size_t bytes() const { return used_; }
 };
 
+// Equal pieces of a workspace, one for each slot of a call. lay(arena, slot) is what counts and places one.
+template <class Slot, class Lay>
+class slot_pieces {
+    Lay lay_;
+    std::byte* base_;
+    std::size_t each_;
+
+public:
+    slot_pieces(std::byte* base, Lay const& lay) : lay_(lay), base_(base) {
+        arena count(nullptr);
+        Slot probe;
+        lay_(count, probe);
+        each_ = count.bytes();
+    }
+    std::size_t bytes(int slots) const { return static_cast<std::size_t>(slots) * each_; }
+    Slot operator[](int i) const {
+        arena own(base_ + static_cast<std::size_t>(i) * each_);
+        Slot s;
+        lay_(own, s);
+        return s;
+    }
+};
+template <class Slot, class Lay>
+slot_pieces<Slot, Lay> pieces_of(std::byte* base, Lay const& lay) {
+    return {base, lay};
+}
+
 // Workspaces may start anywhere: engines align them.
 HEED_HD std::byte* aligned(std::byte* p) {
     return reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(p) + line_bytes - 1) / line_bytes * line_bytes);

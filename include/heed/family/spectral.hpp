@@ -7,10 +7,10 @@
 //   wrapped{}          positions modulo the N of out: circulant. Values of another length M are folded onto N, or end in zeros
 //   unwrapped{s}       zeros outside; out_i takes the sample i + s of the convolution, or i - s of the correlation; s = 0 is causal for a convolution
 //   as_given{}         w = z
-//   token_softmax{}    w = softmax of z over its tokens; all of them -inf: w = 0
+//   token_softmax{}    w = softmax of z over its tokens; -inf masks: the value that it weighs is not read; all of them -inf: 0
 //   prefix_softmax{}   out_i = sum_(t <= i) exp(z_t) v_(i - t) / sum_(t <= i) exp(z_t): only with unwrapped{} and convolution
 //
-// z is (B, H, N, 1), one weight vector a head, or (B, H, N, d), one a channel (not with prefix_softmax); batch or heads of z or v may be 1: shared.
+// z is (B, H, N, 1), one weight vector a head, or (B, H, N, d), one a channel (not with prefix_softmax); z or v may have batch 1 (shared) and fewer heads, shared by groups.
 // Cost O(N log N d) time. The two orientations are transposes of each other, so each is the other's backward.
 #pragma once
 

@@ -11,8 +11,8 @@ namespace heed {
 namespace detail {
 
 inline constexpr axis_rule averaged_key_rules[] = {
-    {1, axis::batch, rule_kind::equal, 0, axis::batch}, {1, axis::head, rule_kind::equal, 0, axis::head},   {1, axis::feature, rule_kind::equal, 0, axis::feature},
-    {2, axis::batch, rule_kind::equal, 0, axis::batch}, {2, axis::head, rule_kind::equal, 0, axis::head},   {2, axis::seq, rule_kind::equal, 1, axis::seq},
+    {1, axis::batch, rule_kind::equal, 0, axis::batch}, {0, axis::head, rule_kind::multiple, 1, axis::head}, {1, axis::feature, rule_kind::equal, 0, axis::feature},
+    {2, axis::batch, rule_kind::equal, 0, axis::batch}, {2, axis::head, rule_kind::equal, 1, axis::head},    {2, axis::seq, rule_kind::equal, 1, axis::seq},
     {3, axis::batch, rule_kind::equal, 0, axis::batch}, {3, axis::head, rule_kind::equal, 0, axis::head},   {3, axis::seq, rule_kind::equal, 0, axis::seq},
     {3, axis::feature, rule_kind::equal, 2, axis::feature},
 };
@@ -37,7 +37,7 @@ struct averaged_key_memory {
 
 } // namespace detail
 
-// q (B, H, N, d), k (B, H, M, d), v (B, H, M, dv), out (B, H, N, dv). Option: a backend heed::cpu{...}. Throws shape_error before out is written. Makes
+// q (B, H, N, d), k (B, G, M, d), v (B, G, M, dv), out (B, H, N, dv), H a multiple of G. Option: a backend heed::cpu{...}. Throws shape_error before out is written. Makes
 // one allocation.
 template <class A = native_arch, class M, class Q, class K, class V, class O, class... Options>
     requires AveragedKey<M>

@@ -24,15 +24,16 @@ class convolution_stream {
     extent_t tokens_ = 0;
 
 public:
-    // w (B or 1, H or 1, K, 1 or d), copied; values (B, H, tokens at most, d). Throws shape_error.
+    // w (B or 1, H or fewer, K, 1 or d), copied; values (B, H, tokens at most, d). Throws shape_error.
     convolution_stream(tensor_view<T const> const& w, shape values) : engine_(engine_type::of(w.shape(), values)) {
         using detail::argument;
         argument const args[] = {argument::of("w", w), {"the stream", values, {}, 1, sizeof(T), {}, false}};
         door::check_axes(args, 2, nullptr, 0);
         for (int r = 0; r < 4; ++r) {
             extent_t const have = w.extent(r), want = values[r];
-            if (r != 2 && have != want && have != 1) {
-                door::refuse(sentence<A>("heed: w.", detail::axis_name(static_cast<detail::axis>(r)), " is ", have, " and the stream has ", want, "; it must be equal or 1 (shared)"));
+            if (r != 2 && have != want && have != 1 && (r != 1 || have == 0 || want % have != 0)) {
+                door::refuse(sentence<A>("heed: w.", detail::axis_name(static_cast<detail::axis>(r)), " is ", have, " and the stream has ", want,
+                                         r == 1 ? "; it must divide them (consecutive heads share)" : "; it must be equal or 1 (shared)"));
             }
         }
         if (w.is_ragged()) { door::refuse("heed: w is ragged; the filters of a stream have one length"); }

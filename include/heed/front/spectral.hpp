@@ -42,8 +42,9 @@ void check_spectral(M const&, argument const (&x)[spectral_arguments]) {
     for (int i = 0; i < 2; ++i) {
         for (int r = 0; r < 2; ++r) {
             extent_t const have = x[i].extents[r], want = x[arg_mixed].extents[r];
-            if (have != want && have != 1) {
-                door::refuse(sentence<A>("heed: ", x[i].name, ".", axis_name(static_cast<axis>(r)), " is ", have, " and out has ", want, axis_unit(static_cast<axis>(r)), "; it must be equal or 1 (shared)"));
+            if (have != want && have != 1 && (r == 0 || have == 0 || want % have != 0)) {
+                door::refuse(sentence<A>("heed: ", x[i].name, ".", axis_name(static_cast<axis>(r)), " is ", have, " and out has ", want, axis_unit(static_cast<axis>(r)),
+                                         r == 0 ? "; it must be equal or 1 (shared)" : "; it must divide them (consecutive heads share)"));
             }
         }
     }
@@ -173,8 +174,8 @@ constexpr void check_spectral_elements() {
 }
 } // namespace detail
 
-// out = v mixed by the weights that z gives. z (B, H, K, 1) or (B, H, K, d), v (B, H, M, d), out (B, H, N, d); batch and heads of z and v may be 1
-// (shared). K = N but for an unwrapped border without prefix_softmax; M = N but for a wrapped one. Option: a backend heed::cpu{...}.
+// out = v mixed by the weights that z gives. z (B, H, K, 1) or (B, H, K, d), v (B, H, M, d), out (B, H, N, d); z and v may have batch 1
+// (shared) and fewer heads, which divide those of out (consecutive ones share). K = N but for an unwrapped border without prefix_softmax; M = N but for a wrapped one. Option: a backend heed::cpu{...}.
 // Throws shape_error before out is written. Makes one allocation of plan.workspace_bytes(); tables are made in each call: keep a plan to save them.
 // The form with a backend is written as the door of attention is, so that the family decides which of the two is meant.
 template <class A = native_arch, class M, class Z, class V, class O, class B, class... Options>

@@ -19,7 +19,8 @@ HEED_HD constexpr auto circular_attention(O orientation = {}) {
 }
 
 // Strictly causal: each row's softmax is over its own prefix, out_i = sum_(t <= i) exp(z_t) v_(i - t) / sum_(t <= i) exp(z_t). A convolution: masking the
-// correlation would weigh by scores of later tokens. O(N log N d) for scores of a bounded range, O(N log^2 N d) at worst.
+// correlation would weigh by scores of later tokens. O(N log N d) for scores of a bounded range, O(N log^2 N d) at worst. Token by token: make_stream and
+// step (heed/front/prefix_stream.hpp), O(log^2 N d) each.
 HEED_HD constexpr auto causal_circular_attention() { return spectral{unwrapped{}, convolution{}, prefix_softmax{}}; }
 
 } // namespace heed

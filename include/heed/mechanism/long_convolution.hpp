@@ -6,10 +6,8 @@
 //                                  looks n / 2 tokens ahead; n is each sequence's own length, so sequences of different lengths are calls of their own
 //   oversized_convolution(n)       out_i = sum_t z_t v_(i + t - (n - 1)), K = 2 n - 1      ParCNetV2: zeros outside, tap n - 1 is the token itself
 //
-// Token by token: make_stream and step (heed/front/convolution_stream.hpp), the causal form only.
-// In two dimensions (ParCNetV2) twice, down the columns and along the rows: an image (B, rows, columns, d) is the
-// view (B, columns, rows, d) with exchanged
-// strides for the first. Sources: Hyena, arXiv:2302.10866; ConfHyena, arXiv:2402.13208; ParCNetV2, arXiv:2211.07157. Gates between convolutions are products.
+// Token by token: make_stream and step (heed/front/convolution_stream.hpp), the causal form only. With the gates around them: heed/mechanism/hyena.hpp and
+// heed/mechanism/parc.hpp. Sources: Hyena, arXiv:2302.10866; ConfHyena, arXiv:2402.13208; ParCNetV2, arXiv:2211.07157.
 #pragma once
 
 #include <heed/family/spectral.hpp>

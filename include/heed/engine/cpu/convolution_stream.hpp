@@ -69,9 +69,9 @@ struct convolution_stream_engine {
     void step(tensor_view<T const> const& from, tensor_view<T> const& to, extent_t first, E& executor, int slots) const {
         detail::for_each_item<A>(executor, slots, items(), [&](extent_t item, int) noexcept {
             extent_t const slab = item % slabs(), head = item / slabs() % v.head, b = item / slabs() / v.head;
-            extent_t const filter = ((w.batch == 1 ? 0 : b) * w.head + (w.head == 1 ? 0 : head)) * (by_channel() ? slabs() : 1) + (by_channel() ? slab : 0);
-            input const in = input::of(from, b, head, slab);
-            output const out = output::of(to, b, head, slab);
+            extent_t const filter = ((w.batch == 1 ? 0 : b) * w.head + shared_head(head, w.head, v.head)) * (by_channel() ? slabs() : 1) + (by_channel() ? slab : 0);
+            input const in = input::of(from, b, head, slab, v.head);
+            output const out = output::of(to, b, head, slab, v.head);
             T *const value = values + item * v.seq * row_size, *const sum = sums + item * v.seq * row_size;
             T const* const tap = taps + filter * w.seq * row_size;
             for (extent_t n = 0; n < from.extent(2); ++n) {
@@ -106,7 +106,7 @@ private:
         extent_t const across = by_channel() ? slabs() : 1, head = f / across % w.head, b = f / across / w.head;
         T* const tap = taps + f * w.seq * row_size;
         if (by_channel()) {
-            input::of(filter, b, head, f % across).pack(w.seq, w.seq, tap);
+            input::of(filter, b, head, f % across, w.head).pack(w.seq, w.seq, tap);
         } else {
             for (extent_t t = 0; t < w.seq; ++t) {
                 for (extent_t c = 0; c < row_size; ++c) { tap[t * row_size + c] = filter(b, head, t, 0); }

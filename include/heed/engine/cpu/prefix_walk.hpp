@@ -12,6 +12,27 @@
 
 namespace heed {
 
+// The largest of the scores that were taken, and the sum of exp(z - largest).
+template <class T, class A>
+struct running_denominator {
+    T largest = -math::inf<T>();
+    double sum = 0;
+
+    void take(T z) {
+        if (!(z <= largest)) { // NaN too, which then stays
+            sum = largest > -math::inf<T>() ? sum * static_cast<double>(exp_of(largest - z)) : 0;
+            largest = z;
+        }
+        if (largest != -math::inf<T>()) { sum += static_cast<double>(exp_of(z - largest)); }
+    }
+    T inverse() const { return static_cast<T>(sum == 0 ? 0 : 1 / sum); }
+    HEED_INLINE static T exp_of(T x) {
+        T part[vec<T, A>::lanes];
+        exp(vec<T, A>(x)).store(part);
+        return part[0];
+    }
+};
+
 // Per row: the largest score so far, and 1 / sum of exp(z_t - largest), 0 where no score is above -inf.
 template <class T, class A>
 struct prefix_rows {
@@ -19,19 +40,14 @@ struct prefix_rows {
 
     // returns whether all scores are numbers or -inf
     bool read(T const* z, extent_t step, extent_t count) const {
-        T largest = -math::inf<T>();
-        double sum = 0;
+        running_denominator<T, A> state;
         bool fine = true;
         for (extent_t i = 0; i < count; ++i) {
             T const x = scores[i] = z[i * step];
             fine &= x < math::inf<T>();
-            if (!(x <= largest)) { // NaN too, which then stays
-                sum = largest > -math::inf<T>() ? sum * static_cast<double>(exp_of(largest - x)) : 0;
-                largest = x;
-            }
-            if (largest != -math::inf<T>()) { sum += static_cast<double>(exp_of(x - largest)); }
-            top[i] = largest;
-            inverse[i] = static_cast<T>(sum == 0 ? 0 : 1 / sum);
+            state.take(x);
+            top[i] = state.largest;
+            inverse[i] = state.inverse();
         }
         return fine;
     }
@@ -50,11 +66,7 @@ struct prefix_rows {
         return m;
     }
 
-    HEED_INLINE static T exp_of(T x) {
-        T part[vec<T, A>::lanes];
-        exp(vec<T, A>(x)).store(part);
-        return part[0];
-    }
+    HEED_INLINE static T exp_of(T x) { return running_denominator<T, A>::exp_of(x); }
 
 private:
     template <class F>

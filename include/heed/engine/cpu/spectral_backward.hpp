@@ -50,9 +50,7 @@ struct spectral_backward {
         arena memory(nullptr);
         heads h;
         lay_heads(memory, h);
-        slot s;
-        for (int i = 0; i < slots; ++i) { lay_slot(memory, s); }
-        return memory.bytes();
+        return memory.bytes() + pieces(nullptr).bytes(slots);
     }
 
     template <class E>
@@ -61,28 +59,19 @@ struct spectral_backward {
         tables_type const tables = tables_type::lay(tables_memory, g.length, by_channel, false, nullptr);
         heads h;
         lay_heads(memory, h);
-        std::byte* const rest = at + memory.bytes();
-        arena one(nullptr);
-        slot probe;
-        lay_slot(one, probe);
-        auto const slot_of = [&](int i) {
-            arena own(rest + static_cast<std::size_t>(i) * one.bytes());
-            slot s;
-            lay_slot(own, s);
-            return s;
-        };
+        auto const slot_of = pieces(at + memory.bytes());
         if (!by_channel) {
             detail::for_each_item<A>(executor, slots, z.batch * z.head, [&](extent_t item, int i) {
-                slot const s = slot_of(i);
+                slot const s = slot_of[i];
                 weights_spectrum<T, A>(g, tables, x.z.row(item / z.head, item % z.head, 0), x.z.stride(2), h.weights + item * z.seq, h.spectra + item * 2 * g.length, s.line, s.line_scratch);
             });
         }
-        detail::for_each_item<A>(executor, slots, items(), [&](extent_t item, int i) { of_values(x, tables, h, slot_of(i), item); });
+        detail::for_each_item<A>(executor, slots, items(), [&](extent_t item, int i) { of_values(x, tables, h, slot_of[i], item); });
         detail::for_each_item<A>(executor, slots, z.batch * z.head, [&](extent_t item, int i) {
             if (by_channel) {
                 of_channels(x, h, item / z.head, item % z.head);
             } else {
-                of_scores(x, tables, h, slot_of(i), item);
+                of_scores(x, tables, h, slot_of[i], item);
             }
         });
     }
@@ -102,6 +91,9 @@ private:
         h.spectra = memory.take<T>(by_channel ? 0 : z.batch * z.head * 2 * g.length);
         h.parts = memory.take<T>(out.batch * out.head * slabs() * part_size());
     }
+    auto pieces(std::byte* at) const {
+        return pieces_of<slot>(at, [this](arena& memory, slot& s) { lay_slot(memory, s); });
+    }
     void lay_slot(arena& memory, slot& s) const {
         s.values = memory.take<T>(g.length * row_size);
         s.gradients = memory.take<T>(g.length * row_size);
@@ -112,22 +104,22 @@ private:
         s.line_scratch = memory.take<T>(fft_line<T, A>::scratch_size(g.length));
     }
     // Which weights' row of a (batch, head) of out.
-    extent_t weights_of(extent_t b, extent_t head) const { return (z.batch == 1 ? 0 : b) * z.head + (z.head == 1 ? 0 : head); }
+    extent_t weights_of(extent_t b, extent_t head) const { return (z.batch == 1 ? 0 : b) * z.head + shared_head(head, z.head, out.head); }
 
     void of_values(spectral_gradient_problem<T> const& x, tables_type const& tables, heads const& h, slot const& s, extent_t item) const {
-        extent_t const slab = item % slabs(), head = item / slabs() % v.head, batch = item / slabs() / v.head, rows = g.rows();
-        input::of(x.v, batch, head, slab).pack(g.values, rows, s.values);
+        extent_t const slab = item % slabs(), head = item / slabs() % v.head, batch = item / slabs() / v.head, rows = g.rows(), group = out.head / v.head;
+        input::of(x.v, batch, head, slab, v.head).pack(g.values, rows, s.values);
         transform{tables.plan, s.values, s.tile}.forward(s.values, row_size, rows);
-        output const to = output::of(x.dv, batch, head, slab);
+        output const to = output::of(x.dv, batch, head, slab, v.head);
         bool fresh = true;
         for (extent_t b = v.batch == 1 ? 0 : batch; b < (v.batch == 1 ? out.batch : batch + 1); ++b) {
-            for (extent_t k = v.head == 1 ? 0 : head; k < (v.head == 1 ? out.head : head + 1); ++k) {
-                input::of(x.dout, b, k, slab).pack(g.out, g.out, s.gradients);
+            for (extent_t k = head * group; k < head * group + group; ++k) {
+                input::of(x.dout, b, k, slab, out.head).pack(g.out, g.out, s.gradients);
                 transform const f{tables.plan, s.gradients, s.tile};
                 f.forward(s.gradients, row_size, g.out);
                 T* const own = part(h, b, k, slab);
                 if (by_channel) {
-                    of_filter(tables, input::of(x.z, b, k, slab), s, own);
+                    of_filter(tables, input::of(x.z, b, k, slab, out.head), s, own);
                     spectra::template multiply_channels<true>(g.length, tables.position, s.gradients, s.filter, T(1) / static_cast<T>(g.length));
                 } else {
                     spectra::multiply_products(g.length, s.gradients, s.values, h.spectra + weights_of(b, k) * 2 * g.length, own);
@@ -177,8 +169,9 @@ private:
     // f(batch, head) of out for each that one (batch, head) of z weighs.
     template <class F>
     void each_use(extent_t batch, extent_t head, F const& f) const {
+        extent_t const group = out.head / z.head;
         for (extent_t b = z.batch == 1 ? 0 : batch; b < (z.batch == 1 ? out.batch : batch + 1); ++b) {
-            for (extent_t k = z.head == 1 ? 0 : head; k < (z.head == 1 ? out.head : head + 1); ++k) { f(b, k); }
+            for (extent_t k = head * group; k < head * group + group; ++k) { f(b, k); }
         }
     }
     void of_scores(spectral_gradient_problem<T> const& x, tables_type const& tables, heads const& h, slot const& s, extent_t item) const {
@@ -206,7 +199,7 @@ private:
     }
     void of_channels(spectral_gradient_problem<T> const& x, heads const& h, extent_t batch, extent_t head) const {
         for (extent_t slab = 0; slab < slabs(); ++slab) {
-            output const to = output::of(x.dz, batch, head, slab);
+            output const to = output::of(x.dz, batch, head, slab, z.head);
             bool fresh = true;
             each_use(batch, head, [&](extent_t b, extent_t k) {
                 T const* const own = part(h, b, k, slab);

@@ -62,9 +62,7 @@ struct spectral_forward {
         arena memory(nullptr);
         heads h;
         lay_heads(memory, h);
-        slot s;
-        for (int i = 0; i < slots; ++i) { lay_slot(memory, s); }
-        return memory.bytes();
+        return memory.bytes() + pieces(nullptr).bytes(slots);
     }
     extent_t transform_length() const { return direct ? 0 : g.length; }
     extent_t items() const { return out.batch * out.head * channel_slab<T, A>::slabs(out.feature); }
@@ -76,49 +74,38 @@ struct spectral_forward {
         tables_type const tables = lay_tables(tables_memory, false, nullptr);
         heads h;
         lay_heads(memory, h);
-        std::byte* const rest = at + memory.bytes();
-        arena one(nullptr);
-        slot probe;
-        lay_slot(one, probe);
-        auto const slot_of = [&](int i) {
-            arena own(rest + static_cast<std::size_t>(i) * one.bytes());
-            slot s;
-            lay_slot(own, s);
-            return s;
-        };
+        auto const slot_of = pieces(at + memory.bytes());
         if (!by_channel) {
             detail::for_each_item<A>(executor, slots, z.batch * z.head, [&](extent_t item, int i) {
-                slot const s = slot_of(i);
+                slot const s = slot_of[i];
                 T const* const from = x.z.row(item / z.head, item % z.head, 0);
                 T* const w = h.weights + item * z.seq;
-                if (direct) {
-                    token_weights<T, A>(g.softmax, from, x.z.stride(2), z.seq, w);
-                } else {
-                    weights_spectrum<T, A>(g, tables, from, x.z.stride(2), w, h.spectra + item * 2 * g.length, s.line, s.line_scratch);
-                }
+                h.masked[item] = direct ? token_weights<T, A>(g.softmax, from, x.z.stride(2), z.seq, w)
+                                        : weights_spectrum<T, A>(g, tables, from, x.z.stride(2), w, h.spectra + item * 2 * g.length, s.line, s.line_scratch);
             });
         }
         extent_t const slabs = channel_slab<T, A>::slabs(out.feature);
         detail::for_each_item<A>(executor, slots, items(), [&](extent_t item, int i) {
             extent_t const slab = item % slabs, head = item / slabs % out.head, b = item / slabs / out.head;
-            extent_t const weights = (z.batch == 1 ? 0 : b) * z.head + (z.head == 1 ? 0 : head);
-            input const values = input::of(x.v, b, head, slab);
-            output const to = output::of(x.out, b, head, slab);
-            slot const s = slot_of(i);
+            extent_t const weights = (z.batch == 1 ? 0 : b) * z.head + shared_head(head, z.head, out.head);
+            input const values = input::of(x.v, b, head, slab, out.head);
+            output const to = output::of(x.out, b, head, slab, out.head);
+            slot const s = slot_of[i];
             if (by_channel) {
-                channels(tables, input::of(x.z, b, head, slab), values, to, s);
-            } else if (direct) {
-                by_products(h.weights + weights * z.seq, values, to, s);
-            } else {
-                by_transform(tables, h.weights + weights * z.seq, h.spectra + weights * 2 * g.length, values, to, s);
-                if (!to.finite(0)) { by_products(h.weights + weights * z.seq, values, to, s); }
+                channels(tables, input::of(x.z, b, head, slab, out.head), values, to, s);
+                return;
             }
+            T const* const w = h.weights + weights * z.seq;
+            if (!direct) { by_transform(tables, w, h.spectra + weights * 2 * g.length, values, to, s); }
+            if (direct || !to.finite(0)) { by_products(w, values, to, s); }
+            if (h.masked[weights] && !all_finite(to)) { by_chosen_products(w, x.z.row(weights / z.head, weights % z.head, 0), x.z.stride(2), values, to, s); }
         });
     }
 
 private:
     struct heads {
         T *weights, *spectra;
+        bool* masked;
     };
     struct slot {
         T *slab, *second, *tile, *line, *line_scratch, *distances, *block, *strays;
@@ -126,7 +113,11 @@ private:
     tables_type lay_tables(arena& memory, bool make, std::byte* scratch) const { return direct ? tables_type{} : tables_type::lay(memory, g.length, by_channel, make, scratch); }
     void lay_heads(arena& memory, heads& h) const {
         h.weights = memory.take<T>(by_channel ? 0 : z.batch * z.head * z.seq);
+        h.masked = memory.take<bool>(by_channel ? 0 : z.batch * z.head);
         h.spectra = memory.take<T>(by_channel || direct ? 0 : z.batch * z.head * 2 * g.length);
+    }
+    auto pieces(std::byte* at) const {
+        return pieces_of<slot>(at, [this](arena& memory, slot& s) { lay_slot(memory, s); });
     }
     void lay_slot(arena& memory, slot& s) const {
         extent_t const rows = direct ? g.values : g.length > g.values ? g.length : g.values;
@@ -157,6 +148,25 @@ private:
             extent_t const last = g.out - i < sums::rows ? g.out : i + sums::rows;
             sums::block(table, g.low, g.high, from, row, g.values, i, last, s.block);
             to.unpack(i, last - i, s.block);
+        }
+    }
+    bool all_finite(output const& to) const {
+        for (extent_t i = 0; i < g.out; ++i) {
+            if (!to.finite(i)) { return false; }
+        }
+        return true;
+    }
+    // What is masked by a score of -inf is not read: row by row.
+    void by_chosen_products(T const* w, T const* scores, extent_t step, input const& values, output const& to, slot const& s) const {
+        for (extent_t i = 0; i < g.out; ++i) {
+            for (extent_t c = 0; c < row_size; ++c) { s.block[c] = 0; }
+            extent_t const first = i - g.high > 0 ? i - g.high : 0, last = i - g.low + 1 < g.values ? i - g.low + 1 : g.values;
+            for (extent_t j = first; j < last; ++j) {
+                extent_t const t = g.weight(i - j);
+                if (scores[t * step] == -math::inf<T>()) { continue; }
+                for (extent_t c = 0; c < values.width; ++c) { s.block[c] += w[t] * values.at[j * values.row + c * values.step]; }
+            }
+            to.unpack(i, 1, s.block);
         }
     }
     void by_transform(tables_type const& tables, T const* w, T const* spectrum, input const& values, output const& to, slot const& s) const {

@@ -105,6 +105,9 @@ struct spectral_tables {
     static std::size_t making_bytes(extent_t length) { return fft_plan<T>::template making_bytes<A>(length); }
 };
 
+// Which of `have` heads head h of `all` uses: consecutive ones share.
+HEED_INLINE extent_t shared_head(extent_t h, extent_t have, extent_t all) { return have == all ? h : h / (all / have); }
+
 // The channels c ... c + row_size - 1 of one head of a view.
 template <class T, class A>
 struct channel_slab {
@@ -112,11 +115,12 @@ struct channel_slab {
     T* at;
     extent_t row, step, width; // numbers between rows and between channels; channels that exist
 
+    // of head h of `heads`
     template <class E>
-    HEED_INLINE static channel_slab of(tensor_view<E> const& v, extent_t b, extent_t h, extent_t slab) {
+    HEED_INLINE static channel_slab of(tensor_view<E> const& v, extent_t b, extent_t h, extent_t slab, extent_t heads) {
         extent_t const c = slab * row_size, rest = v.extent(3) - c;
         b = v.extent(0) == 1 ? 0 : b;
-        h = v.extent(1) == 1 ? 0 : h;
+        h = shared_head(h, v.extent(1), heads);
         return {v.row(b, h, 0) + c * v.stride(3), v.stride(2), v.stride(3), rest < row_size ? rest : row_size};
     }
     HEED_INLINE bool whole() const { return step == 1 && width == row_size; } // its rows can be read and written as they lie
@@ -173,15 +177,20 @@ struct channel_slab {
     }
 };
 
-// w = the weights of one head in their own order, from z (its row stride in numbers).
+// w = the weights of one head in their own order, from z (its row stride in numbers). Returns whether a softmax has scores of -inf: tokens that are masked.
 template <class T, class A>
-void token_weights(bool softmax, T const* z, extent_t step, extent_t count, T* w) {
+bool token_weights(bool softmax, T const* z, extent_t step, extent_t count, T* w) {
     if (!softmax) {
         for (extent_t t = 0; t < count; ++t) { w[t] = z[t * step]; }
+        return false;
     } else {
         using V = vec<T, A>;
         T top = -math::inf<T>();
-        for (extent_t t = 0; t < count; ++t) { top = z[t * step] > top ? z[t * step] : top; }
+        bool masked = false;
+        for (extent_t t = 0; t < count; ++t) {
+            top = z[t * step] > top ? z[t * step] : top;
+            masked |= z[t * step] == -math::inf<T>();
+        }
         if (top == -math::inf<T>()) { top = 0; } // all of them -inf, or NaN: 0 or NaN
         T part[V::lanes];
         double sum = 0;
@@ -196,16 +205,18 @@ void token_weights(bool softmax, T const* z, extent_t step, extent_t count, T* w
         }
         T const factor = static_cast<T>(sum == 0 ? 0 : 1 / sum);
         for (extent_t t = 0; t < count; ++t) { w[t] *= factor; }
+        return masked;
     }
 }
 
 // The weights of one head in their own order into w, and their spectrum, divided by the transform's length. line: L numbers.
 template <class T, class A>
-void weights_spectrum(detail::spectral_geometry const& g, spectral_tables<T, A> const& tables, T const* z, extent_t step, T* w, T* spectrum, T* line, T* line_scratch) {
-    token_weights<T, A>(g.softmax, z, step, g.weights, w);
+bool weights_spectrum(detail::spectral_geometry const& g, spectral_tables<T, A> const& tables, T const* z, extent_t step, T* w, T* spectrum, T* line, T* line_scratch) {
+    bool const masked = token_weights<T, A>(g.softmax, z, step, g.weights, w);
     for (extent_t j = 0; j < g.length; ++j) { line[j] = 0; }
     for (extent_t t = 0; t < g.weights; ++t) { line[g.place(t)] += w[t]; }
     tables.line.forward(line, spectrum, T(1) / static_cast<T>(g.length), line_scratch);
+    return masked;
 }
 
 } // namespace heed

@@ -46,9 +46,7 @@ struct spectral_prefix {
     std::size_t workspace_bytes(int slots) const {
         arena memory(nullptr);
         memory.take<T>(Backward ? out.batch * out.head * slabs() * z.seq : 0);
-        slot s;
-        for (int i = 0; i < slots; ++i) { lay_slot(memory, s); }
-        return memory.bytes();
+        return memory.bytes() + pieces(nullptr).bytes(slots);
     }
 
     template <class Problem, class E>
@@ -58,23 +56,15 @@ struct spectral_prefix {
         arena tables_memory(const_cast<std::byte*>(tables_at)), memory(at);
         for (int l = 1; l <= blocks.levels + 1 && blocks.levels > 0; ++l) { tables.of[l] = tables_type::lay(tables_memory, blocks.block(l), false, false, nullptr); }
         T* const parts = memory.take<T>(Backward ? out.batch * out.head * slabs() * z.seq : 0);
-        std::byte* const rest = at + memory.bytes();
-        arena one(nullptr);
-        slot probe;
-        lay_slot(one, probe);
-        auto const slot_of = [&](int i) {
-            arena own(rest + static_cast<std::size_t>(i) * one.bytes());
-            slot s;
-            lay_slot(own, s);
-            return s;
-        };
+        auto const slot_of = pieces(at + memory.bytes());
         if constexpr (!Backward) {
             detail::for_each_item<A>(executor, slots, items(), [&](extent_t item, int i) {
                 extent_t const slab = item % slabs(), head = item / slabs() % out.head, b = item / slabs() / out.head;
-                forward_slab(tables, x.z.row(z.batch == 1 ? 0 : b, z.head == 1 ? 0 : head, 0), x.z.stride(2), input::of(x.v, b, head, slab), output::of(x.out, b, head, slab), slot_of(i));
+                forward_slab(tables, x.z.row(z.batch == 1 ? 0 : b, shared_head(head, z.head, out.head), 0), x.z.stride(2), input::of(x.v, b, head, slab, out.head),
+                             output::of(x.out, b, head, slab, out.head), slot_of[i]);
             });
         } else {
-            detail::for_each_item<A>(executor, slots, items(), [&](extent_t item, int i) { backward_values(x, tables, parts, slot_of(i), item); });
+            detail::for_each_item<A>(executor, slots, items(), [&](extent_t item, int i) { backward_values(x, tables, parts, slot_of[i], item); });
             detail::for_each_item<A>(executor, slots, z.batch * z.head, [&](extent_t item, int) { add_parts(x, parts, item / z.head, item % z.head); });
         }
     }
@@ -90,6 +80,9 @@ private:
     extent_t slabs() const { return channel_slab<T, A>::slabs(out.feature); }
     void lay_tables(arena& memory, std::byte* scratch) const {
         for (int l = 1; l <= blocks.levels + 1 && blocks.levels > 0; ++l) { tables_type::lay(memory, blocks.block(l), false, scratch != nullptr, scratch); }
+    }
+    auto pieces(std::byte* at) const {
+        return pieces_of<slot>(at, [this](arena& memory, slot& s) { lay_slot(memory, s); });
     }
     void lay_slot(arena& memory, slot& s) const {
         extent_t const n = out.seq, length = blocks.levels == 0 ? 0 : blocks.block(blocks.levels + 1);
@@ -132,7 +125,11 @@ private:
         for (extent_t i = first; i < first + count; ++i) {
             if (s.rows.inverse[i] == T(0)) { continue; }
             s.rows.weights(first, i - first + 1, s.rows.top[i], s.weights);
-            for (extent_t t = first; t <= i; ++t) { f(i, t, s.weights[t - first] * s.rows.inverse[i]); }
+            for (extent_t t = first; t <= i; ++t) {
+                T const p = s.weights[t - first] * s.rows.inverse[i];
+                if (p == T(0) && s.rows.scores[t] == -math::inf<T>()) { continue; } // masked: its value is not read
+                f(i, t, p);
+            }
         }
     }
     // A block of the walk: scores first ... first + scores - 1 with their spectrum, rows `skip` ... rows - 1 from first, shares of these rows.
@@ -181,15 +178,15 @@ private:
     }
 
     void backward_values(spectral_gradient_problem<T> const& x, tables_set const& tables, T* parts, slot const& s, extent_t item) const {
-        extent_t const slab = item % slabs(), head = item / slabs() % v.head, batch = item / slabs() / v.head, n = out.seq;
+        extent_t const slab = item % slabs(), head = item / slabs() % v.head, batch = item / slabs() / v.head, n = out.seq, group = out.head / v.head;
         for (extent_t i = 0; i < n * row_size; ++i) { s.sums[i] = 0; }
-        input::of(x.v, batch, head, slab).pack(n, n, s.values);
+        input::of(x.v, batch, head, slab, v.head).pack(n, n, s.values);
         bool const values_finite = finite(s.values, n * row_size);
         for (extent_t b = v.batch == 1 ? 0 : batch; b < (v.batch == 1 ? out.batch : batch + 1); ++b) {
-            for (extent_t k = v.head == 1 ? 0 : head; k < (v.head == 1 ? out.head : head + 1); ++k) {
-                bool const numbers = s.rows.read(x.z.row(z.batch == 1 ? 0 : b, z.head == 1 ? 0 : k, 0), x.z.stride(2), n);
-                input const outs = input::of(x.out, b, k, slab);
-                input::of(x.dout, b, k, slab).pack(n, n, s.own);
+            for (extent_t k = head * group; k < head * group + group; ++k) {
+                bool const numbers = s.rows.read(x.z.row(z.batch == 1 ? 0 : b, shared_head(k, z.head, out.head), 0), x.z.stride(2), n);
+                input const outs = input::of(x.out, b, k, slab, out.head);
+                input::of(x.dout, b, k, slab, out.head).pack(n, n, s.own);
                 T* const dz = parts + ((b * out.head + k) * slabs() + slab) * n;
                 denominators(s, outs, dz);
                 auto const rows = [&](extent_t first, extent_t count) {
@@ -209,7 +206,7 @@ private:
                 }
             }
         }
-        output::of(x.dv, batch, head, slab).unpack(0, n, s.sums);
+        output::of(x.dv, batch, head, slab, v.head).unpack(0, n, s.sums);
     }
     // dz_t = -sum_(i >= t) p_it delta_i
     void denominators(slot const& s, input const& outs, T* dz) const {
@@ -242,9 +239,10 @@ private:
     }
     void add_parts(spectral_gradient_problem<T> const& x, T const* parts, extent_t batch, extent_t head) const {
         T* const dz = x.dz.row(batch, head, 0);
+        extent_t const group = out.head / z.head;
         for (extent_t t = 0; t < z.seq; ++t) { dz[t * x.dz.stride(2)] = 0; }
         for (extent_t b = z.batch == 1 ? 0 : batch; b < (z.batch == 1 ? out.batch : batch + 1); ++b) {
-            for (extent_t k = z.head == 1 ? 0 : head; k < (z.head == 1 ? out.head : head + 1); ++k) {
+            for (extent_t k = head * group; k < head * group + group; ++k) {
                 for (extent_t slab = 0; slab < slabs(); ++slab) {
                     T const* const own = parts + ((b * out.head + k) * slabs() + slab) * z.seq;
                     for (extent_t t = 0; t < z.seq; ++t) { dz[t * x.dz.stride(2)] += own[t]; }

@@ -40,6 +40,13 @@ struct fft_spectra {
             if (q != p) { store({y1.re + y2.im, y2.re - y1.im}, x + q); } // conj Y1 + i conj Y2
         }
     }
+    // to <- x h f + y g e, one spectrum h and one g for all lanes: re and im of each position in turn. to may be x or y.
+    static void multiply_two(extent_t n, T const* x, T const* h, T f, T const* y, T const* g, T e, T* to) {
+        for (extent_t p = 0; p < n; ++p, x += row_size, y += row_size, to += row_size, h += 2, g += 2) {
+            C const a = times(load(x), V(h[0] * f), V(h[1] * f)), b = times(load(y), V(g[0] * e), V(g[1] * e));
+            store(a + b, to);
+        }
+    }
     // sum over the lanes of Y conj X: its inverse's real part is the sum of the correlations of all channels (the imaginary part is of no use)
     HEED_INLINE static void product(C const& y, C const& x, T& re, T& im) {
         T r[W], i[W];
