@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Rows of sparse and routed attention; FLOPs are those of attended pairs.
+// Rows of sparse and routed attention; FLOPs are those of attended pairs, and of the choice where the row makes one.
 //   block_sparse     a random map of block x block pairs, density=
-//   neighbourhood    a square image of N points, kernel= keys on both axes, queries in patches of patch= points a side (0: in the image's order)
+//   neighbourhood    a square image of N points, kernel= keys on both axes, queries taken in patches of patch= points a side (0: in the image's order), brought there and back
 //   moba             block=, top=; part=all (means, choice, attention), choice (means and choice), attention (blocks given)
 //   native_sparse    decode only: a step against M tokens, block=, top=, local=, one key head
 #include "gate_builder.hpp"
@@ -10,6 +10,7 @@
 #include "registry.hpp"
 
 #include <heed/front/nsa_decode.hpp>
+#include <heed/front/reordered.hpp>
 #include <heed/mechanism/softmax.hpp>
 #include <heed/policy/pattern/neighbourhood.hpp>
 
@@ -73,7 +74,12 @@ double pairs_of(problem const& p) {
     return static_cast<double>(p.keys / block + whole(p, "top", 16) * block + whole(p, "local", 512));
 }
 double pair_flops(problem const& p) {
-    return static_cast<double>(p.heads * 2 * (p.dim + p.dim_v)) * pairs_of(p);
+    std::string const part = p.mechanism == "moba" ? word(p, "part", "all") : "attention";
+    double flops = part == "choice" ? 0 : static_cast<double>(p.heads * 2 * (p.dim + p.dim_v)) * pairs_of(p);
+    if (part == "attention") { return flops; }
+    extent_t const block = whole(p, "block", 512);
+    for (extent_t i = 0; i < p.queries; ++i) { flops += static_cast<double>(p.heads * 2 * p.dim * ((i + p.keys - p.queries) / block)); } // products with means of earlier blocks
+    return flops + static_cast<double>(p.heads * p.keys * p.dim);                                                                        // their sums
 }
 
 struct sparse_run : node_arrays {
@@ -111,6 +117,8 @@ struct sparse_run : node_arrays {
             auto const run = [&](auto const& m) { forward(m, view(q, queries(p.dim)), view(k, keys(p.dim)), view(v, keys(p.dim_v)), view(out, queries(p.dim_v)), saved()); };
             if constexpr (RoutedPattern<std::remove_cvref_t<decltype(pattern)>>) {
                 run(softmax_attention(pattern));
+            } else if constexpr (std::is_same_v<std::remove_cvref_t<decltype(pattern)>, neighbourhood>) {
+                run(reordered{chosen_attention(any_pattern(pattern), inv_sqrt<float>(p.dim)), map->order()});
             } else {
                 run(chosen_attention(any_pattern(pattern), inv_sqrt<float>(p.dim)));
             }
@@ -123,9 +131,11 @@ struct sparse_run : node_arrays {
             place const at{0, p.heads - 1, p.heads - 1, p.queries, p.keys, p.dim};
             for (extent_t const i : {extent_t(0), p.queries / 2, p.queries - 1}) {
                 if (!found.empty()) { return; }
+                extent_t slot = i; // of the order in which queries are taken
+                while (map && map->order()(0, 0, slot, 0) != i) { slot = (slot + 1) % p.queries; }
                 found = check_forward(p.heads - 1, i, [&](auto const& key) {
                     for (extent_t j = 0; j < p.keys; ++j) {
-                        if (pattern.keep(at, i, j)) { key(j, 1.0); }
+                        if (pattern.keep(at, slot, j)) { key(j, 1.0); }
                     }
                 });
             }

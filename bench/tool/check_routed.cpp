@@ -2,6 +2,7 @@
 // The wiring of the cases of routed attention, and the kernel that all sparse cases share. Axis letters: B batch, H query heads, G key/value heads, N queries,
 // M keys, d query width, e value width, C blocks, K slots.
 #include "case_file.hpp"
+#include "check_picked.hpp"
 #include "failure.hpp"
 #include "sparse_problem.hpp"
 
@@ -335,7 +336,7 @@ constexpr std::array routed_cases{
     wire<nsa_branches>("nsa_three_branches"), wire<hsa_chunks>("hsa_given_chunks"), wire<hsa_chunks>("hsa_given_chunks_off_by_one"), wire<gca_chunks>("gca_chunks"),
     wire<retrieval<chunk_weights::stick_breaking>>("hsa_retrieval_stick_breaking"), wire<retrieval<chunk_weights::softmax>>("hsa_retrieval_softmax"), wire<region_graph>("biformer_region_graph"),
 };
-check_registration const registration("sparse", routed_cases);
+check_registration const registration("sparse", routed_cases), picked_registration("sparse", picked_cases);
 
 } // namespace
 

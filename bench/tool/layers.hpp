@@ -161,6 +161,21 @@ traced<T> split_heads(tape<T>& t, traced<T> rows, extent_t row_width, shape s, C
     return heads;
 }
 
+// Heads [B, H, N, d] as rows [B N, H d].
+template <class T>
+traced<T> join_heads(tape<T>& t, traced<T> heads, shape s) {
+    traced<T> const rows = t.room(s.size());
+    auto const each = [=](auto const& f) {
+        for (extent_t x = 0; x < s.size(); ++x) {
+            extent_t const e = x % s.feature, n = x / s.feature % s.seq, h = x / s.feature / s.seq % s.head, b = x / s.feature / s.seq / s.head;
+            f(x, ((b * s.seq + n) * s.head + h) * s.feature + e);
+        }
+    };
+    each([&](extent_t from, extent_t to) { rows.x[to] = heads.x[from]; });
+    t.back([=] { each([&](extent_t from, extent_t to) { heads.d[from] += rows.d[to]; }); });
+    return rows;
+}
+
 // Writes out; and, where gradients are wanted, sends dout back through the layers.
 template <class T>
 void give(tape<T>& t, traced<T> out, std::string_view axes, extent_t count) {
