@@ -9,6 +9,7 @@
 #include <heed/front/backward.hpp>
 #include <heed/front/convolution_stream.hpp>
 #include <heed/front/decode.hpp>
+#include <heed/front/degree_normalised.hpp>
 #include <heed/front/edge.hpp>
 #include <heed/front/factored.hpp>
 #include <heed/front/flow.hpp>

@@ -6,6 +6,7 @@
 #include <support/tensor.hpp>
 #include <support/tolerance.hpp>
 
+#include <heed/front/degree_normalised.hpp>
 #include <heed/front/edge.hpp>
 #include <heed/mechanism/graph.hpp>
 
@@ -48,7 +49,7 @@ struct edge_case {
     edge_pairs edges;
     std::function<double(row const& q, row const& k, row const& e, row const& a)> score; // the whole chain
     std::function<double(double)> weight = [](double s) { return std::exp(s); };         // before division
-    bool divides = true;
+    bool divides = true, by_degrees = false; // of both ends
     double eps = 0;
 };
 struct edge_result {
@@ -58,25 +59,28 @@ inline edge_result attend(edge_case const& c) {
     extent_t const B = c.q.s.batch, H = c.q.s.head, N = c.q.s.seq, dv = c.v.s.feature, E = c.edges.size();
     edge_result r{array({B, H, N, dv}), array({B, H, E, 1})};
     for (extent_t b = 0; b < B; ++b)
-        for (extent_t h = 0; h < H; ++h)
-            for (extent_t i = 0; i < N; ++i) {
-                double sum = c.eps;
-                for (extent_t x = 0; x < E; ++x) {
-                    if (c.edges.target[static_cast<std::size_t>(x)] != i) { continue; }
-                    double const w = c.weight(c.score(row_of(c.q, b, h, i), row_of(c.k, b, h, c.edges.source[static_cast<std::size_t>(x)]), row_of(c.e, b, h, x), row_of(c.a, 0, h, 0)));
-                    r.weights(b, h, x, 0) = w;
-                    sum += w;
+        for (extent_t h = 0; h < H; ++h) {
+            extent_t const kv = h / (H / c.k.s.head);
+            row sum(static_cast<std::size_t>(N), c.eps);
+            for (extent_t x = 0; x < E; ++x) {
+                std::size_t const at = static_cast<std::size_t>(x), i = static_cast<std::size_t>(c.edges.target[at]);
+                r.weights(b, h, x, 0) = c.weight(c.score(row_of(c.q, b, h, c.edges.target[at]), row_of(c.k, b, kv, c.edges.source[at]), row_of(c.e, b, h, x), row_of(c.a, 0, h, 0)));
+                sum[i] += r.weights(b, h, x, 0);
+            }
+            for (extent_t x = 0; x < E; ++x) {
+                std::size_t const at = static_cast<std::size_t>(x), i = static_cast<std::size_t>(c.edges.target[at]), j = static_cast<std::size_t>(c.edges.source[at]);
+                double& w = r.weights(b, h, x, 0);
+                if (c.by_degrees) {
+                    w = sum[j] > 0 ? w / std::sqrt(sum[i] * sum[j]) : 0;
+                } else if (c.divides) {
+                    w /= sum[i];
                 }
-                for (extent_t x = 0; x < E; ++x) {
-                    if (c.edges.target[static_cast<std::size_t>(x)] != i) { continue; }
-                    double& w = r.weights(b, h, x, 0);
-                    if (c.divides) { w /= sum; }
-                    for (extent_t f = 0; f < dv; ++f) {
-                        double const more = c.added.given() ? row_of(c.added, b, h, x)[static_cast<std::size_t>(f)] : 0;
-                        r.out(b, h, i, f) += w * (c.v(b, h, c.edges.source[static_cast<std::size_t>(x)], f) + more);
-                    }
+                for (extent_t f = 0; f < dv; ++f) {
+                    double const more = c.added.given() ? row_of(c.added, b, h, x)[static_cast<std::size_t>(f)] : 0;
+                    r.out(b, h, c.edges.target[at], f) += w * (c.v(b, kv, c.edges.source[at], f) + more);
                 }
             }
+        }
     return r;
 }
 // d sum(out dout) / d x, element by element
@@ -130,9 +134,11 @@ struct edge_call {
         if (kind == 1) { return {s.head * s.seq * s.feature, s.feature, s.head * s.feature, 1}; } // heads of a node side by side
         return {s.head * s.seq * s.feature + 3, s.seq * s.feature, 1, s.seq};                      // features apart
     }
-    edge_call(edge_pairs e, extent_t batch, extent_t heads, extent_t d, extent_t width, random_source& random, int kind = 1)
+    // group: query heads of a key head
+    edge_call(edge_pairs e, extent_t batch, extent_t heads, extent_t d, extent_t width, random_source& random, int kind = 1, extent_t group = 1)
         : pairs(std::move(e)), lists(pairs.make()), q({batch, heads, pairs.targets, d}, layout({batch, heads, pairs.targets, d}, kind)),
-          k({batch, heads, pairs.sources, d}, layout({batch, heads, pairs.sources, d}, kind)), v({batch, heads, pairs.sources, width}, layout({batch, heads, pairs.sources, width}, kind)),
+          k({batch, heads / group, pairs.sources, d}, layout({batch, heads / group, pairs.sources, d}, kind)),
+          v({batch, heads / group, pairs.sources, width}, layout({batch, heads / group, pairs.sources, width}, kind)),
           out({batch, heads, pairs.targets, width}, layout({batch, heads, pairs.targets, width}, kind)), lse({batch, heads, pairs.targets, 1}), weights({batch, heads, pairs.size(), 1}),
           dout(out.shape(), layout(out.shape(), kind)), dq(q.shape(), layout(q.shape(), kind)), dk(k.shape(), layout(k.shape(), kind)), dv(v.shape(), layout(v.shape(), kind)) {
         q.normal(random);
@@ -150,8 +156,7 @@ struct edge_call {
     }
     template <class M, class... Gradients>
     void run(M const& m, Gradients const&... gradients) {
-        using N = decltype(M::normalizer);
-        if constexpr (heed::detail::kept_of<N>() > 0) {
+        if constexpr (keeps<M>()) {
             heed::forward(m, q.in(), k.in(), v.in(), out.view(), heed::save{lse.view()}, heed::edge_weights{weights.view()});
             heed::backward(m, q.in(), k.in(), v.in(), out.in(), heed::save{lse.view()}, dout.in(), dq.view(), dk.view(), dv.view(), gradients...);
         } else {
@@ -159,6 +164,12 @@ struct edge_call {
             heed::backward(m, q.in(), k.in(), v.in(), out.in(), heed::nothing_saved{}, dout.in(), dq.view(), dk.view(), dv.view(), gradients...);
         }
     }
+    template <class M>
+    static constexpr bool keeps() {
+        if constexpr (heed::EdgeAttention<M>) { return heed::detail::kept_of<decltype(M::normalizer)>() > 0; }
+        return false;
+    }
+
     bool intact() const { return q.intact() && k.intact() && v.intact() && out.intact() && lse.intact() && weights.intact() && dq.intact() && dk.intact() && dv.intact(); }
 
     // Forward and the gradients of q, k, v.

@@ -56,6 +56,7 @@ TEST_CASE("graph: bad lists are refused with the position", "[graph]") {
     CHECK_THROWS_WITH(heed::edge_list(offsets, far, none, 2), heed_test::contains("hold 5 at position 2"));
     CHECK_THROWS_WITH(heed::edge_list(offsets, negative, none, 2), heed_test::contains("hold -1 at position 1"));
     CHECK_THROWS_WITH(heed::edge_list(offsets, source, far, 2), heed_test::contains("edge numbers hold 5"));
+    CHECK_THROWS_WITH(heed::edge_list(offsets, source, source, 2), heed_test::contains("hold 1 at position 2 for the second time"));
     std::vector<std::int64_t> const out_offsets{0, 1, 3};
     std::vector<std::int32_t> const slots{0, 1, 2}, swapped{1, 0, 2}, targets{0, 1, 1}, wrong{0, 0, 1};
     heed::edge_list const list(offsets, source, none, 2);

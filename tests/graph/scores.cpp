@@ -12,7 +12,8 @@ constexpr double fair = std::is_same_v<T, double> ? 1e-8 : 3e-5; // of central d
 
 template <class T>
 edge_call<T> any_call(random_source& random, extent_t d, int trial) {
-    return {any_edges(random, 12, trial == 0 ? 90 : 30), random.integer(1, 2), random.integer(1, 3), d, random.integer(0, 20), random, trial % 3};
+    extent_t const group = random.integer(1, 2);
+    return {any_edges(random, 12, trial == 0 ? 90 : 30), random.integer(1, 2), group * random.integer(1, 3), d, random.integer(0, 20), random, trial % 3, group};
 }
 } // namespace
 

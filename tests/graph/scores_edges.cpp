@@ -5,15 +5,26 @@
 using namespace heed_test;
 
 namespace {
-edge_call<double> any_call(random_source& random, extent_t d, extent_t dv, int trial) { return {any_edges(random, 10, trial == 0 ? 80 : 25), random.integer(1, 2), random.integer(1, 3), d, dv, random, trial % 3}; }
+edge_call<double> any_call(random_source& random, extent_t d, extent_t dv, int trial) {
+    extent_t const group = random.integer(1, 2);
+    return {any_edges(random, 10, trial == 0 ? 80 : 25), random.integer(1, 2), group * random.integer(1, 3), d, dv, random, trial % 3, group};
+}
+double aero_score(oracle::row const& q, oracle::row const& k, oracle::row const&, oracle::row const& w) {
+    double s = 0;
+    for (std::size_t f = 0; f < q.size(); ++f) {
+        double const x = q[f] + k[f];
+        s += w[f] * (x < 0 ? std::expm1(x) : x);
+    }
+    return s;
+}
 } // namespace
 
 TEST_CASE("graph: GATv2 with edge features", "[graph]") {
     HEED_SEEDED;
     random_source random(821);
     for (int trial = 0; trial < 4; ++trial) {
-        extent_t const d = random.integer(1, 11);
-        auto p = any_call(random, d, random.integer(1, 9), trial);
+        extent_t const d = trial == 3 ? 37 : random.integer(1, 11); // far wider than the values, too
+        auto p = any_call(random, d, random.integer(1, 9), trial == 3 ? 2 : trial);
         heed::shape const se{p.q.shape().batch, p.q.shape().head, p.pairs.size(), d}, sa{1, p.q.shape().head, 1, d};
         tensor<double> e(se), a(sa), de(se), da(sa);
         e.normal(random);
@@ -85,63 +96,37 @@ TEST_CASE("graph: AERO's weights, divided by nothing", "[graph]") {
         c.a = oracle::read(a.in());
         c.divides = false;
         c.weight = [](double s) { return std::log1p(std::exp(s)) + 1e-6; };
-        c.score = [](auto const& q, auto const& k, auto const&, auto const& w) {
-            double s = 0;
-            for (std::size_t f = 0; f < q.size(); ++f) {
-                double const x = q[f] + k[f];
-                s += w[f] * (x < 0 ? std::expm1(x) : x);
-            }
-            return s;
-        };
+        c.score = aero_score;
         p.check(c, 1e-13, 1e-7);
         CHECK(apart(da, oracle::slope(c, &oracle::edge_case::a, oracle::read(p.dout.in()))) < 1e-7);
     }
 }
-TEST_CASE("graph: AERO's symmetric degrees from two calls; equal weights propagate as a graph convolution", "[graph]") {
+TEST_CASE("graph: AERO's weights divided by the degrees of both ends", "[graph]") {
     HEED_SEEDED;
     random_source random(825);
-    edge_pairs e{11, 11, {}, {}}; // symmetric, node 10 isolated
-    for (int x = 0; x < 20; ++x) {
-        auto const a = static_cast<std::int32_t>(random.integer(0, 9)), b = static_cast<std::int32_t>(random.integer(0, 9));
-        e.source.insert(e.source.end(), {a, b});
-        e.target.insert(e.target.end(), {b, a});
-    }
-    edge_call<double> p(e, 1, 2, 5, 3, random);
-    tensor<double> a({1, 2, 1, 5}), ones({1, 2, 11, 1}), degree({1, 2, 11, 1}), scaled(p.v.shape());
-    for (bool const equal : {true, false}) {
+    for (int trial = 0; trial < 6; ++trial) {
+        edge_pairs e = any_edges(random, 12, trial == 0 ? 0 : 40);
+        extent_t const nodes = std::max(e.sources, e.targets), group = random.integer(1, 2), d = random.integer(0, 9);
+        e.sources = e.targets = nodes;
+        edge_call<double> p(e, random.integer(1, 2), 2 * group, d, random.integer(0, 5), random, trial % 3, group);
+        heed::shape const sa{1, 2 * group, 1, d};
+        tensor<double> a(sa), da(sa);
         a.normal(random);
-        if (equal) { a.fill(0); }
-        ones.fill(1);
-        auto const m = heed::aero_edge_attention<double>(p.lists.edges(), a.in());
-        heed::forward(m, p.q.in(), p.q.in(), ones.in(), degree.view());
-        auto const factor = [&](extent_t h, extent_t n) { return degree(0, h, n, 0) > 0 ? 1 / std::sqrt(degree(0, h, n, 0)) : 0; };
-        scaled.each_at([&](double& x, extent_t, extent_t h, extent_t n, extent_t f) { x = p.v(0, h, n, f) * factor(h, n); });
-        heed::forward(m, p.q.in(), p.q.in(), scaled.in(), p.out.view());
-        auto const weight = [&](extent_t h, std::int32_t i, std::int32_t j) { // softplus(a . elu(z_i + z_j)) + 1e-6
-            double s = 0;
-            for (extent_t f = 0; f < 5; ++f) {
-                double const x = p.q(0, h, i, f) + p.q(0, h, j, f);
-                s += a(0, h, 0, f) * (x < 0 ? std::expm1(x) : x);
-            }
-            return std::log1p(std::exp(s)) + 1e-6;
-        };
-        for (extent_t h = 0; h < 2; ++h) {
-            std::vector<double> sum(11), count(11);
-            for (std::size_t x = 0; x < e.source.size(); ++x) {
-                sum[static_cast<std::size_t>(e.target[x])] += weight(h, e.target[x], e.source[x]);
-                ++count[static_cast<std::size_t>(e.target[x])];
-            }
-            for (extent_t i = 0; i < 11; ++i) {
-                for (extent_t f = 0; f < 3; ++f) {
-                    double exact = 0;
-                    for (std::size_t x = 0; x < e.source.size(); ++x) {
-                        auto const s = static_cast<std::size_t>(e.source[x]), t = static_cast<std::size_t>(e.target[x]);
-                        if (e.target[x] == i) { exact += (equal ? 1 / std::sqrt(count[s] * count[t]) : weight(h, e.target[x], e.source[x]) / std::sqrt(sum[s] * sum[t])) * p.v(0, h, e.source[x], f); }
-                    }
-                    double const got = p.out(0, h, i, f) * factor(h, i);
-                    REQUIRE(std::abs(got - exact) < 1e-12);
-                }
-            }
-        }
+        if (trial == 1) { a.fill(0); } // equal weights: a graph convolution
+        p.run(heed::aero_attention<double>(p.lists.edges(), a.in()), heed::attention_vector_gradient{da.view()});
+        auto c = p.exact();
+        c.a = oracle::read(a.in());
+        c.by_degrees = true;
+        c.weight = [](double s) { return std::log1p(std::exp(s)) + 1e-6; };
+        c.score = aero_score;
+        p.check(c, 1e-13, 1e-7);
+        CHECK(apart(da, oracle::slope(c, &oracle::edge_case::a, oracle::read(p.dout.in()))) < 1e-7);
+        tensor<double> alone(p.dk.shape(), edge_call<double>::layout(p.dk.shape(), 2));
+        heed::backward(heed::aero_attention<double>(p.lists.edges(), a.in()), p.q.in(), p.k.in(), p.v.in(), p.out.in(), heed::nothing_saved{}, p.dout.in(), heed::tensor_view<double>{}, alone.view(), heed::tensor_view<double>{});
+        CHECK(apart(alone, oracle::read(p.dk.in())) < 1e-14);
     }
+    edge_pairs const two_sets{3, 2, {0}, {1}};
+    edge_call<double> p(two_sets, 1, 1, 4, 4, random);
+    tensor<double> a({1, 1, 1, 4});
+    CHECK_THROWS_WITH(heed::forward(heed::aero_attention<double>(p.lists.edges(), a.in()), p.q.in(), p.k.in(), p.v.in(), p.out.view()), heed_test::contains("one node set"));
 }

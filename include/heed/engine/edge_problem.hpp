@@ -8,7 +8,7 @@ namespace heed {
 
 template <class T>
 struct edge_problem {
-    tensor_view<T const> q, k, v; // (B, H, targets, d), (B, H, sources, d), (B, H, sources, dv)
+    tensor_view<T const> q, k, v; // (B, H, targets, d), (B, Hkv, sources, d), (B, Hkv, sources, dv)
     tensor_view<T> out;           // (B, H, targets, dv)
     tensor_view<T> saved;         // (B, H, targets, kept)
     double saved_unit = 0;        // numbers of a row, times this, are what is saved

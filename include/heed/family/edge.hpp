@@ -39,11 +39,23 @@ edge_attention(S, edge_list, N) -> edge_attention<S, N>;
 template <class S, class N, class X>
 edge_attention(S, edge_list, N, X) -> edge_attention<S, N, X>;
 
+// w_ij / sqrt(deg_i deg_j) in place of the weights w, deg_i the sum of w over the edges into i: the symmetric normalisation of graph convolutions.
+template <class M>
+struct degree_normalised {
+    M mechanism;
+};
+template <class M>
+degree_normalised(M) -> degree_normalised<M>;
+
 namespace detail {
 template <class M>
 inline constexpr bool is_edge_attention = false;
 template <class S, class N, class X>
 inline constexpr bool is_edge_attention<edge_attention<S, N, X>> = true;
+template <class M>
+inline constexpr bool is_degree_normalised = false;
+template <class M>
+inline constexpr bool is_degree_normalised<degree_normalised<M>> = true;
 
 template <class X>
 inline constexpr bool adds_edges = false;
@@ -53,5 +65,7 @@ inline constexpr bool adds_edges<value_plus_edge<T>> = true;
 
 template <class M>
 concept EdgeAttention = detail::is_edge_attention<M>;
+template <class M>
+concept DegreeNormalised = detail::is_degree_normalised<M>;
 
 } // namespace heed

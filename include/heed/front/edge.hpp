@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The doors of attention along edges: forward(mechanism, q, k, v, out, options...) and backward(mechanism, q, k, v, out, saved, dout, dq, dk, dv, options...).
-//   q (B, H, targets, d), k (B, H, sources, d), v (B, H, sources, dv), out (B, H, targets, dv); float or double; features side by side are fastest, heads of a
-//   node side by side (sequence_major) faster still. Isolated targets get 0, log-sum-exp -inf.
+//   q (B, H, targets, d), k (B, Hkv, sources, d), v (B, Hkv, sources, dv), out (B, H, targets, dv), H a multiple of Hkv; float or double; features side by side
+//   are fastest, heads of a node side by side (sequence_major) faster still. Isolated targets get 0, log-sum-exp -inf.
 #pragma once
 
 #include <heed/engine/engine_for.hpp>
@@ -64,7 +64,6 @@ void check_edges(M const& m, shape q, shape k, shape v) {
     using door = detail::door<A>;
     argument args[] = {{"q", q, {}, 1, 1, {}, false}, {"k", k, {}, 1, 1, {}, false}, {"v", v, {}, 1, 1, {}, false}};
     door::check_axes(args, 3, pairwise_rules, static_cast<int>(std::size(pairwise_rules)));
-    if (q.head != k.head) { door::refuse(sentence<A>("heed: q has ", q.head, " heads and k has ", k.head, "; along edges every head has its own keys")); }
     if (q.seq != m.edges.targets()) { door::refuse(sentence<A>("heed: q has ", q.seq, " positions and the graph has ", m.edges.targets(), " targets; they must be equal")); }
     if (k.seq != m.edges.sources()) { door::refuse(sentence<A>("heed: k has ", k.seq, " positions and the graph has ", m.edges.sources(), " sources; they must be equal")); }
     auto const& head = head_of(m.score);
@@ -112,7 +111,7 @@ public:
     edge_plan(M const& mechanism, shape q, shape k, shape v, B const& backend) : mechanism_(mechanism), q_(q), k_(k), v_(v), backend_(backend) { detail::check_edges<A>(mechanism_, q, k, v); }
 
     static constexpr std::string_view engine() { return engine_type::name; }
-    std::size_t workspace_bytes() const { return line_bytes - 1 + engine_type::workspace_bytes(q_, k_, v_, detail::concurrency_of(backend_.executor)); }
+    std::size_t workspace_bytes() const { return line_bytes - 1 + engine_type::workspace_bytes(q_, v_, detail::concurrency_of(backend_.executor)); }
     std::string describe() const { return sentence<A>(engine(), " on ", arch_name<A>(), ", ", mechanism_.edges.edges(), " edges, ", workspace_bytes(), " workspace bytes"); }
 
     template <class... Options>

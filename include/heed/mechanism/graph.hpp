@@ -7,8 +7,8 @@
 //   graph_transformer  q_i . (k_j [+ e_ij]) / sqrt(d), softmax, values v_j [+ e_ij] (arXiv:2009.03509)
 //   edge_modulated   w = e^clamp(sum_c q_c k_c e_c / sqrt(d), -5, 5), out = sum w v / (sum w + 1e-6); clamped_graph_transformer without e and epsilon
 //                    (arXiv:2012.09699). The clamp stands where others take out a maximum: not invariant to shifts, no gradient outside.
-//   aero_edges       sum_j (softplus(a . elu(z_i + z_j)) + 1e-6) v_j, no division: AERO-GNN (arXiv:2306.14376) divides by sqrt(deg_i deg_j), deg_i the sum
-//                    of these weights over i's edges: one call with values 1 gives deg, one with v_j / sqrt(deg_j) the rest.
+//   aero             w_ij = softplus(a . elu(z_i + z_j)) + 1e-6, out = sum_j w_ij / sqrt(deg_i deg_j) v_j, deg_i = sum_j w_ij (AERO-GNN, arXiv:2306.14376); q = k = z
+//   aero_edges       the same weights w_ij, divided by nothing
 // Targets without edges get 0. Repeated edges count each time. Cost O(edges x heads x (d + dv)).
 #pragma once
 
@@ -80,6 +80,11 @@ template <class T>
 HEED_HD constexpr auto aero_edge_attention(edge_list edges, tensor_view<T const> a) {
     using term = edge::activated_sum<elu>;
     return edge_attention{edge_score<term, T>{term{}, {}, a}, edges, pointwise<raised_softplus_weight>{}};
+}
+
+template <class T>
+HEED_HD constexpr auto aero_attention(edge_list edges, tensor_view<T const> a) {
+    return degree_normalised{aero_edge_attention(edges, a)};
 }
 
 } // namespace heed

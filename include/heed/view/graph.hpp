@@ -17,6 +17,7 @@ class edge_list {
     std::int64_t const* out_offsets_ = nullptr;                 // [sources + 1], or null
     std::int32_t const *out_slot_ = nullptr, *out_target_ = nullptr;
     extent_t targets_ = 0, sources_ = 0, edges_ = 0;
+    friend class graph; // whose lists are right as they are made
 
     HEED_INLINE static void check_offsets(char const* name, std::span<std::int64_t const> o, std::size_t edges) {
         if (o.empty() || o[0] != 0) { HEED_THROW(shape_error(sentence("heed: ", name, " begin with ", o.empty() ? -1 : o[0], " at position 0; the first must be 0"))); }
@@ -40,7 +41,14 @@ public:
           edges_(static_cast<extent_t>(source.size())) {
         check_offsets("edge offsets", offsets, source.size());
         check_range("edge sources", source, sources, source.size());
-        if (!number.empty()) { check_range("edge numbers", number, edges_, source.size()); }
+        if (number.empty()) { return; }
+        check_range("edge numbers", number, edges_, source.size());
+        std::vector<bool> seen(number.size());
+        for (std::size_t s = 0; s < number.size(); ++s) {
+            auto const at = static_cast<std::size_t>(number[s]);
+            if (seen[at]) { HEED_THROW(shape_error(sentence("heed: edge numbers hold ", number[s], " at position ", s, " for the second time; every edge has its own"))); }
+            seen[at] = true;
+        }
     }
     // The same edges by source, for backward: slots of the edges out of each source, rising, and their targets.
     HEED_INLINE edge_list by_source(std::span<std::int64_t const> offsets, std::span<std::int32_t const> slot, std::span<std::int32_t const> target) const {
@@ -134,7 +142,19 @@ public:
     }
 
     // Valid as long as this object is.
-    HEED_INLINE edge_list edges() const { return edge_list(offsets_, source_, number_, sources_).by_source(out_offsets_, out_slot_, out_target_); }
+    HEED_INLINE edge_list edges() const {
+        edge_list e;
+        e.offsets_ = offsets_.data();
+        e.source_ = source_.data();
+        e.number_ = number_.data();
+        e.out_offsets_ = out_offsets_.data();
+        e.out_slot_ = out_slot_.data();
+        e.out_target_ = out_target_.data();
+        e.targets_ = static_cast<extent_t>(offsets_.size()) - 1;
+        e.sources_ = sources_;
+        e.edges_ = size();
+        return e;
+    }
     HEED_INLINE extent_t size() const { return static_cast<extent_t>(source_.size()); }
     // The place of edge `number` in the list it was made from, -1 for an added loop.
     HEED_INLINE extent_t origin(extent_t number) const { return origin_[static_cast<std::size_t>(number)]; }

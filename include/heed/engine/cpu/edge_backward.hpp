@@ -33,13 +33,14 @@ struct edge_backward {
 
     struct slot {
         typename ahead::slot forward;
-        T *dq, *dout, *centre, *p, *ds, *dl;
+        T *dq, *dout, *centre, *p, *ds, *dl, *of_edge;
         T const** values;
-        slot(arena& m, shape k, shape v) : forward(m, k, v) {
-            extent_t const wide = k.feature > v.feature ? k.feature : v.feature;
-            dq = m.template take<T>(k.head * wide);
-            dout = m.template take<T>(k.head * v.feature);
-            centre = m.template take<T>(k.head);
+        slot(arena& m, shape q, shape v) : forward(m, q.head, q.feature, v.feature) {
+            extent_t const wide = q.feature > v.feature ? q.feature : v.feature;
+            dq = m.template take<T>(q.head * wide);
+            dout = m.template take<T>(q.head * v.feature);
+            centre = m.template take<T>(q.head);
+            of_edge = m.template take<T>(q.feature);
             p = m.template take<T>(chunk);
             ds = m.template take<T>(chunk);
             dl = m.template take<T>(chunk);
@@ -54,7 +55,7 @@ struct edge_backward {
             edge = m.template take<T>(edges.edges() * x.q.extent(1) * numbers);
             vector = m.template take<T>(with_vector && x.dvector.data_handle() != nullptr ? blocks(x) * x.q.extent(1) * x.q.extent(3) : 0);
             arena one(nullptr);
-            slot(one, x.k.shape(), x.v.shape());
+            slot(one, x.q.shape(), x.v.shape());
             slot_bytes = one.bytes();
             slots = m.template take<std::byte>(static_cast<extent_t>(slot_bytes) * count);
         }
@@ -77,14 +78,14 @@ struct edge_backward {
         for (extent_t b = 0; b < x.q.extent(0); ++b) {
             detail::for_each_item<A>(executor, most(concurrency, count), count, [&](extent_t block, int s) noexcept {
                 arena own(all.slots + static_cast<std::size_t>(s) * all.slot_bytes);
-                slot mine(own, x.k.shape(), x.v.shape());
-                ahead::load_vectors(m, x.k.shape(), mine.forward.a);
+                slot mine(own, x.q.shape(), x.v.shape());
+                ahead::load_vectors(m, x.q.shape(), mine.forward.a);
                 for (extent_t i = block * step; i < targets && i < (block + 1) * step; ++i) { target(m, x, mine, all.edge, wants_vector ? all.vector + block * H * d : nullptr, b, i); }
             });
             detail::for_each_item<A>(executor, most(concurrency, source_blocks), source_blocks, [&](extent_t block, int s) noexcept {
                 arena own(all.slots + static_cast<std::size_t>(s) * all.slot_bytes);
-                slot mine(own, x.k.shape(), x.v.shape());
-                ahead::load_vectors(m, x.k.shape(), mine.forward.a);
+                slot mine(own, x.q.shape(), x.v.shape());
+                ahead::load_vectors(m, x.q.shape(), mine.forward.a);
                 for (extent_t j = block * source_step; j < sources && j < (block + 1) * source_step; ++j) { source(m, x, mine, all.edge, b, j); }
             });
         }
@@ -107,7 +108,7 @@ private:
 
     // Queries, gradients and centres of all heads first; then the edges a chunk at a time, each with all heads while its rows are near.
     static void target(M const& m, edge_gradient_problem<T> const& x, slot& mem, T* edge, T* vector, extent_t b, extent_t i) {
-        extent_t const H = x.q.extent(1), d = x.q.extent(3), dv = x.v.extent(3);
+        extent_t const H = x.q.extent(1), d = x.q.extent(3), dv = x.v.extent(3), group = ahead::group(H, x.k.extent(1));
         range const edges{m.edges.begin(i), m.edges.end(i)};
         typename ahead::slot& f = mem.forward;
         for (extent_t h = 0; h < H; ++h) {
@@ -123,10 +124,13 @@ private:
             extent_t next;
             ahead::chunk_bases(m, x.k, x.v, f, b, begin, n, next);
             for (extent_t h = 0; h < H; ++h) {
-                rows::expect(x.k, h, f.k_next, next);
-                rows::expect(x.v, h, f.v_next, next);
-                ahead::raw_scores(m, x.k, f, h, f.q + h * d, n, f.s);
-                slopes_of_scores(m, x, mem, b, h, i, n);
+                extent_t const kv = h / group;
+                if (h % group == 0) {
+                    rows::expect(x.k, kv, f.k_next, next);
+                    rows::expect(x.v, kv, f.v_next, next);
+                }
+                ahead::raw_scores(m, x.k, f, h, kv, f.q + h * d, n, f.s);
+                slopes_of_scores(m, x, mem, b, h, kv, i, n);
                 for (extent_t y = 0; y < n; ++y) {
                     T* const kept_of_edge = edge + ((begin + y) * H + h) * numbers;
                     kept_of_edge[0] = mem.p[y];
@@ -138,7 +142,9 @@ private:
         }
         for (extent_t h = 0; h < H && x.dq.data_handle() != nullptr; ++h) { rows::write(mem.dq + h * d, x.dq, b, h, i); }
     }
-    static place place_of(M const& m, edge_gradient_problem<T> const& x, extent_t b, extent_t h) { return {b, h, h, x.q.extent(2), m.edges.sources(), x.q.extent(3)}; }
+    static place place_of(M const& m, edge_gradient_problem<T> const& x, extent_t b, extent_t h) {
+        return {b, h, h / ahead::group(x.q.extent(1), x.k.extent(1)), x.q.extent(2), m.edges.sources(), x.q.extent(3)};
+    }
     static row_type resumed(M const& m, edge_gradient_problem<T> const& x, place const& here, extent_t b, extent_t h, extent_t i) {
         auto const number = [&](int c) { return V(static_cast<T>(static_cast<double>(x.saved(b, h, i, c)) * x.saved_unit)); };
         if constexpr (kept == 2) {
@@ -150,7 +156,7 @@ private:
         }
     }
     // Weights p and derivatives ds by the raw score (dl by the source's last feature) of the chunk's edges.
-    static void slopes_of_scores(M const& m, edge_gradient_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t i, extent_t n) {
+    static void slopes_of_scores(M const& m, edge_gradient_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t kv, extent_t i, extent_t n) {
         typename ahead::slot& f = mem.forward;
         extent_t const d = x.q.extent(3), dv = x.v.extent(3);
         place const here = place_of(m, x, b, h);
@@ -161,11 +167,11 @@ private:
         // dp in dl for now
         T const* const dout = mem.dout + h * dv;
         if (x.v.stride(3) == 1 && !adds) {
-            rows::point(x.v, h, f.v_base, n, nullptr, mem.values);
+            rows::point(x.v, kv, f.v_base, n, nullptr, mem.values);
             rows::scores(edge::product{}, dout, mem.values, nullptr, nullptr, dv, n, mem.dl);
         } else {
             for (extent_t y = 0; y < n; ++y) {
-                mem.dl[y] = dot_with(x.v, f.v_base[y] + h * x.v.stride(1), dout, dv);
+                mem.dl[y] = dot_with(x.v, f.v_base[y] + kv * x.v.stride(1), dout, dv);
                 if constexpr (adds) {
                     auto const& e = m.value.edges;
                     mem.dl[y] += dot_with(e, f.added_base[y] + rows::entry(e.extent(1), h) * e.stride(1), dout, dv);
@@ -179,6 +185,7 @@ private:
             if constexpr (with_last) { bare = detail::head_of(m.score).term.finish(raw, V(q_last), kl); }
             edge_place const pair{here, i, 0};
             V const score = m.score(bare, pair) * V(normalizer_type::unit), p = m.normalizer.weight(r, score);
+            auto const masked = score == -math::inf<V>(); // whatever the value holds
             V const up = m.normalizer.derivative(r, score, p) * (V::load(mem.dl + y) - V(centre_of_row));
             no_sink sink;
             V g = detail::pull(m.score, bare, pair, up, sink);
@@ -187,10 +194,10 @@ private:
                 auto const& term = detail::head_of(m.score).term;
                 V const last = g * term.finish(D(raw, V(0)), D(V(q_last), V(0)), D(kl, V(1))).d;
                 g = g * term.finish(D(raw, V(1)), D(V(q_last), V(0)), D(kl, V(0))).d;
-                last.store(mem.dl + y);
+                select(masked, V(0), last).store(mem.dl + y);
             }
             p.store(mem.p + y);
-            g.store(mem.ds + y);
+            select(masked, V(0), g).store(mem.ds + y);
         }
     }
     // x . y, y a row of a view
@@ -215,10 +222,9 @@ private:
         }
         if constexpr (with_edges) {
             if (x.dedges.data_handle() != nullptr) {
-                T* const to = f.o; // a row of scratch
-                rows::clear(to, d);
-                rows::template add_slopes<2>(term, g, q, f.k[y], e, a, width, to);
-                rows::write(to, x.dedges, b, h, number);
+                rows::clear(mem.of_edge, d);
+                rows::template add_slopes<2>(term, g, q, f.k[y], e, a, width, mem.of_edge);
+                rows::write(mem.of_edge, x.dedges, b, h, number);
             }
         }
         if constexpr (adds) {
@@ -230,13 +236,13 @@ private:
 
     static void source(M const& m, edge_gradient_problem<T> const& x, slot& mem, T const* edge, extent_t b, extent_t j) {
         typename ahead::slot& f = mem.forward;
-        extent_t const H = x.q.extent(1), d = x.q.extent(3), dv = x.v.extent(3), width = with_last ? d - 1 : d, o_pitch = dv + lanes;
+        extent_t const H = x.q.extent(1), Hk = x.k.extent(1), group = ahead::group(H, Hk), d = x.q.extent(3), dv = x.v.extent(3), width = with_last ? d - 1 : d, o_pitch = dv + lanes;
         auto const& head = detail::head_of(m.score);
         bool const wants_k = x.dk.data_handle() != nullptr, wants_v = x.dv.data_handle() != nullptr;
         T *const dk = mem.dq, *const dvalue = f.o;
-        rows::clear(dk, H * d);
-        rows::clear(dvalue, H * o_pitch);
-        for (extent_t h = 0; h < H; ++h) {
+        rows::clear(dk, Hk * d);
+        rows::clear(dvalue, Hk * o_pitch);
+        for (extent_t h = 0; h < Hk; ++h) {
             for (extent_t e = 0; e < d; ++e) { f.q[h * d + e] = x.k(b, h, j, e); }
         }
         range const out{m.edges.out_begin(j), m.edges.out_end(j)};
@@ -253,29 +259,30 @@ private:
             }
             for (extent_t y = 0; y < next; ++y) { HEED_PREFETCH(edge + m.edges.out_slot(begin + n + y) * H * numbers); }
             for (extent_t h = 0; h < H; ++h) {
+                extent_t const kv = h / group;
                 rows::expect(x.q, h, f.k_next, next);
                 rows::expect(x.dout, h, f.v_next, next);
                 for (extent_t y = 0; y < n; ++y) {
                     T const* const of_edge = edge + (m.edges.out_slot(begin + y) * H + h) * numbers;
                     mem.p[y] = of_edge[0];
                     mem.ds[y] = of_edge[1];
-                    if constexpr (with_last) { dk[h * d + d - 1] += of_edge[2]; }
+                    if constexpr (with_last) { dk[kv * d + d - 1] += of_edge[2]; }
                 }
                 T const one(1);
                 if (wants_k) {
                     rows::point(x.q, h, f.k_base, n, f.copy, f.k);
                     if constexpr (with_edges) { rows::point(head.edges, h, f.e_base, n, f.edge_copy, f.e); }
                     for (extent_t y = 0; y < n; ++y) {
-                        rows::template add_slopes<1>(head.term, mem.ds[y], f.k[y], f.q + h * d, with_edges ? f.e[y] : nullptr, f.a + h * d, width, dk + h * d);
+                        rows::template add_slopes<1>(head.term, mem.ds[y], f.k[y], f.q + kv * d, with_edges ? f.e[y] : nullptr, f.a + h * d, width, dk + kv * d);
                     }
                 }
                 if (wants_v) {
                     rows::point(x.dout, h, f.v_base, n, f.copy, f.k);
-                    ahead::sums::run(f.k, n, {}, 0, mem.p, chunk, 1, dvalue + h * o_pitch, &one, dv);
+                    ahead::sums::run(f.k, n, {}, 0, mem.p, chunk, 1, dvalue + kv * o_pitch, &one, dv);
                 }
             }
         }
-        for (extent_t h = 0; h < H; ++h) {
+        for (extent_t h = 0; h < Hk; ++h) {
             if (wants_k) { rows::write(dk + h * d, x.dk, b, h, j); }
             if (wants_v) { ahead::write_sums(dvalue + h * o_pitch, T(1), x.dv, b, h, j); }
         }

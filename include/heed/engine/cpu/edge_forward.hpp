@@ -40,23 +40,23 @@ struct edge_forward {
         T const **k, **e;                                                       // rows of a head
         T const **k_base, **v_base, **e_base, **added_base, **k_next, **v_next; // rows of all heads of a chunk, and of the next edges
         row_type* state;
-        slot(arena& m, shape k_shape, shape v_shape) {
-            extent_t const d = k_shape.feature, dv = v_shape.feature, wide = d > dv ? d : dv;
-            s = m.template take<T>(k_shape.head * chunk);
-            q = m.template take<T>(k_shape.head * d);
-            a = m.template take<T>(k_shape.head * d);
-            o = m.template take<T>(k_shape.head * (dv + lanes));
+        slot(arena& m, extent_t heads, extent_t d, extent_t dv) {
+            extent_t const wide = d > dv ? d : dv;
+            s = m.template take<T>(chunk);
+            q = m.template take<T>(heads * d);
+            a = m.template take<T>(heads * d);
+            o = m.template take<T>(heads * (dv + lanes));
             copy = m.template take<T>(chunk * wide);
             edge_copy = m.template take<T>(chunk * wide);
             k = m.template take<T const*>(chunk);
             e = m.template take<T const*>(chunk);
             for (T const*** p : {&k_base, &v_base, &e_base, &added_base, &k_next, &v_next}) { *p = m.template take<T const*>(chunk); }
-            state = m.template take<row_type>(k_shape.head);
+            state = m.template take<row_type>(heads);
         }
     };
-    static std::size_t slot_bytes(shape k, shape v) {
+    static std::size_t slot_bytes(shape q, shape v) {
         arena count(nullptr);
-        slot(count, k, v);
+        slot(count, q.head, q.feature, v.feature);
         return count.bytes();
     }
     static extent_t block_rows(extent_t targets) { return (targets + most_blocks - 1) / most_blocks > 0 ? (targets + most_blocks - 1) / most_blocks : 1; }
@@ -64,30 +64,30 @@ struct edge_forward {
         extent_t const items = q.batch * ((q.seq + block_rows(q.seq) - 1) / block_rows(q.seq));
         return items < 1 ? 1 : items < concurrency ? static_cast<int>(items) : concurrency;
     }
-    static std::size_t workspace_bytes(shape q, shape k, shape v, int concurrency) { return static_cast<std::size_t>(slots(q, concurrency)) * slot_bytes(k, v); }
+    static std::size_t workspace_bytes(shape q, shape v, int concurrency) { return static_cast<std::size_t>(slots(q, concurrency)) * slot_bytes(q, v); }
 
     template <class Executor>
     static void run(M const& m, edge_problem<T> const& x, Executor& executor, int concurrency, std::byte* workspace) {
         shape const q = x.q.shape();
         extent_t const step = block_rows(q.seq), blocks = (q.seq + step - 1) / step;
-        std::size_t const bytes = slot_bytes(x.k.shape(), x.v.shape());
+        std::size_t const bytes = slot_bytes(q, x.v.shape());
         std::byte* const base = aligned(workspace);
         detail::for_each_item<A>(executor, slots(q, concurrency), q.batch * blocks, [&](extent_t item, int s) noexcept {
             arena memory(base + static_cast<std::size_t>(s) * bytes);
-            slot mine(memory, x.k.shape(), x.v.shape());
+            slot mine(memory, q.head, q.feature, x.v.extent(3));
             extent_t const b = item / blocks;
-            load_vectors(m, x.k.shape(), mine.a);
+            load_vectors(m, q, mine.a);
             range const part = intersect({0, q.seq}, {item % blocks * step, (item % blocks + 1) * step});
             for (extent_t i = part.begin; i < part.end; ++i) { target(m, x, mine, b, i); }
         });
     }
 
     // Attention vectors of all heads, contiguous.
-    static void load_vectors(M const& m, shape k, T* to) {
+    static void load_vectors(M const& m, shape q, T* to) {
         if constexpr (detail::reads_vector<term_type>) {
             auto const& a = detail::head_of(m.score).vector;
-            for (extent_t h = 0; h < k.head; ++h) {
-                for (extent_t e = 0; e < k.feature; ++e) { to[h * k.feature + e] = a(0, rows::entry(a.extent(1), h), 0, e); }
+            for (extent_t h = 0; h < q.head; ++h) {
+                for (extent_t e = 0; e < q.feature; ++e) { to[h * q.feature + e] = a(0, rows::entry(a.extent(1), h), 0, e); }
             }
         }
     }
@@ -105,11 +105,13 @@ struct edge_forward {
         if constexpr (with_edges) { rows::bases(detail::head_of(m.score).edges, b, number, n, mem.e_base); }
         if constexpr (adds) { rows::bases(m.value.edges, b, number, n, mem.added_base); }
     }
-    // Raw scores of a chunk's n edges for head h: s[0 ... n), whole vectors. Leaves the rows of keys and edges behind.
-    static void raw_scores(M const& m, tensor_view<T const> const& k, slot& mem, extent_t h, T const* q, extent_t n, T* s) {
+    // Query heads of a key head.
+    HEED_INLINE static extent_t group(extent_t heads, extent_t key_heads) { return key_heads == 0 ? 1 : heads / key_heads; }
+    // Raw scores of a chunk's n edges for head h, key head kv: s[0 ... n), whole vectors. Leaves the rows of keys and edges behind.
+    static void raw_scores(M const& m, tensor_view<T const> const& k, slot& mem, extent_t h, extent_t kv, T const* q, extent_t n, T* s) {
         extent_t const d = k.extent(3), width = with_last ? d - 1 : d;
         auto const& head = detail::head_of(m.score);
-        rows::point(k, h, mem.k_base, n, mem.copy, mem.k);
+        rows::point(k, kv, mem.k_base, n, mem.copy, mem.k);
         if constexpr (with_edges) { rows::point(head.edges, h, mem.e_base, n, mem.edge_copy, mem.e); }
         rows::scores(head.term, q, mem.k, mem.e, mem.a + h * d, width, n, s);
     }
@@ -134,11 +136,11 @@ struct edge_forward {
 
 private:
     static void target(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t i) {
-        extent_t const H = x.q.extent(1), d = x.q.extent(3), dv = x.v.extent(3), o_pitch = sums::V::lanes + dv;
+        extent_t const H = x.q.extent(1), d = x.q.extent(3), dv = x.v.extent(3), o_pitch = sums::V::lanes + dv, group_size = group(H, x.k.extent(1));
         range const edges{m.edges.begin(i), m.edges.end(i)};
         for (extent_t h = 0; h < H; ++h) {
             for (extent_t e = 0; e < d; ++e) { mem.q[h * d + e] = x.q(b, h, i, e); }
-            mem.state[h] = m.normalizer.template start<V>(at(m, x.q.shape(), b, h));
+            mem.state[h] = m.normalizer.template start<V>(at(m, x, b, h));
             rows::clear(mem.o + h * o_pitch, dv + lanes);
         }
         for (extent_t begin = edges.begin; begin < edges.end; begin += chunk) {
@@ -146,24 +148,36 @@ private:
             extent_t next;
             chunk_bases(m, x.k, x.v, mem, b, begin, n, next);
             for (extent_t h = 0; h < H; ++h) {
-                rows::expect(x.k, h, mem.k_next, next);
-                rows::expect(x.v, h, mem.v_next, next);
-                raw_scores(m, x.k, mem, h, mem.q + h * d, n, mem.s + h * chunk);
-                weigh_and_gather(m, x, mem, b, h, i, begin, n, mem.o + h * o_pitch);
+                extent_t const kv = h / group_size;
+                if (h % group_size == 0) {
+                    rows::expect(x.k, kv, mem.k_next, next);
+                    rows::expect(x.v, kv, mem.v_next, next);
+                }
+                raw_scores(m, x.k, mem, h, kv, mem.q + h * d, n, mem.s);
+                weigh_and_gather(m, x, mem, b, h, kv, i, begin, n, mem.o + h * o_pitch);
             }
         }
         for (extent_t h = 0; h < H; ++h) { close(m, x, mem, b, h, i, edges, mem.o + h * o_pitch); }
     }
-    static place at(M const& m, shape q, extent_t b, extent_t h) { return {b, h, h, q.seq, m.edges.sources(), q.feature}; }
+    static place at(M const& m, edge_problem<T> const& x, extent_t b, extent_t h) {
+        return {b, h, h / group(x.q.extent(1), x.k.extent(1)), x.q.extent(2), m.edges.sources(), x.q.extent(3)};
+    }
 
-    static void weigh_and_gather(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t i, extent_t begin, extent_t n, T* o) {
+    static void weigh_and_gather(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t kv, extent_t i, extent_t begin, extent_t n, T* o) {
         extent_t const d = x.q.extent(3), dv = x.v.extent(3);
-        place const here = at(m, x.q.shape(), b, h);
-        T* const s = mem.s + h * chunk;
-        V peak = -math::inf<V>();
+        place const here = at(m, x, b, h);
+        T* const s = mem.s;
+        V const none = -math::inf<V>();
+        V peak = none, least(0);
         for (extent_t y = 0; y < n; y += lanes) {
             V score = finished(m, here, i, V::load(s + y), with_last ? mem.q[h * d + d - 1] : T(0), last_features(mem, d, y, n));
-            if (n - y < lanes) { score = select(mask_from_bits<V>((std::uint64_t(1) << (n - y)) - 1), score, -math::inf<V>()); }
+            if (n - y < lanes) {
+                auto const there = mask_from_bits<V>((std::uint64_t(1) << (n - y)) - 1);
+                least = min(least, select(there, score, V(0)));
+                score = select(there, score, none);
+            } else {
+                least = min(least, score);
+            }
             score.store(s + y);
             peak = max(peak, score);
             if (x.weights.data_handle() != nullptr) { // scores for now
@@ -172,6 +186,10 @@ private:
         }
         row_type& r = mem.state[h];
         T const factor = rows::first(m.normalizer.raise(r, V(rows::greatest(peak))));
+        std::uint64_t masked = 0; // edges scored -inf: their values are not read
+        if (!all(least > none)) [[unlikely]] {
+            for (extent_t y = 0; y < n; ++y) { masked |= std::uint64_t(s[y] == -math::inf<T>()) << y; }
+        }
         V sum(0);
         for (extent_t y = 0; y < n; y += lanes) {
             V p = m.normalizer.weight(r, V::load(s + y));
@@ -180,13 +198,25 @@ private:
             sum = sum + p;
         }
         m.normalizer.settle(r, V(rows::total(sum)));
-        rows::point(x.v, h, mem.v_base, n, mem.copy, mem.k);
-        sums::run(mem.k, n, {}, 0, s, chunk, 1, o, &factor, dv);
+        rows::point(x.v, kv, mem.v_base, n, mem.copy, mem.k);
+        if constexpr (adds) { rows::point(m.value.edges, h, mem.added_base, n, mem.edge_copy, mem.e); }
+        extent_t const seen = masked == 0 ? n : without(masked, n, s, mem.k, mem.e);
+        sums::run(mem.k, seen, {}, 0, s, chunk, 1, o, &factor, dv);
         if constexpr (adds) {
             T const one(1);
-            rows::point(m.value.edges, h, mem.added_base, n, mem.edge_copy, mem.e);
-            sums::run(mem.e, n, {}, 0, s, chunk, 1, o, &one, dv);
+            sums::run(mem.e, seen, {}, 0, s, chunk, 1, o, &one, dv);
         }
+    }
+    // Weights and rows of the other edges, moved together.
+    HEED_COLD static extent_t without(std::uint64_t masked, extent_t n, T* s, T const** v, T const** added) {
+        extent_t seen = 0;
+        for (extent_t y = 0; y < n; ++y) {
+            if (masked >> y & 1) { continue; }
+            s[seen] = s[y], v[seen] = v[y];
+            if constexpr (adds) { added[seen] = added[y]; }
+            ++seen;
+        }
+        return seen;
     }
     static void close(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t i, range edges, T const* o) {
         T const f = rows::first(m.normalizer.close(mem.state[h]));

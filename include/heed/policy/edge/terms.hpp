@@ -8,6 +8,7 @@
 //   shifted_sum          q + k + e                 GAT with edge features
 //   activated_sum<F>     a F(q + k)                GATv2 (arXiv:2105.14491), AERO-GNN (arXiv:2306.14376)
 //   shifted_activated_sum<F>  a F(q + k + e)       GATv2 with edge features
+//   given                e                         scores that come with the edges, width 1; q and k are not read
 //   gated_product        (q' + k') sigmoid(sum q k)   SuperGAT MX (arXiv:2204.04879): the last feature is q', k'
 // Stages for the chain behind: activation{leaky_relu{0.2f}}, clamp{-5.f, 5.f}.
 #pragma once
@@ -88,6 +89,13 @@ struct shifted_sum {
     template <class V>
     HEED_HD V operator()(V q, V k, V e) const {
         return q + k + e;
+    }
+};
+struct given {
+    static constexpr bool reads_edges = true;
+    template <class V>
+    HEED_HD V operator()(V, V, V e) const {
+        return e;
     }
 };
 template <class F>
