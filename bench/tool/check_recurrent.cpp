@@ -10,6 +10,7 @@
 #include <heed/front/gated_slot.hpp>
 #include <heed/front/gradient_memory.hpp>
 #include <heed/front/local_linear.hpp>
+#include <heed/front/memory_network.hpp>
 
 #include <array>
 
@@ -144,6 +145,49 @@ struct titans_linear_case {
     }
 };
 
+// One head, weights shared by the batch; i is the hidden width.
+struct titans_network_case {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q_in = io.reals("q", "BTd"), k_in = io.reals("k", "BTd"), v_in = io.reals("v", "BTe"), w1 = io.reals("w1", "di"), w2 = io.reals("w2", "ie");
+        shape const sk{io['B'], 1, io['T'], io['d']}, sv{io['B'], 1, io['T'], io['e']}, s1{io['B'], 1, io['d'], io['i']}, s2{io['B'], 1, io['i'], io['e']}, one{io['B'], 1, io['T'], 1};
+        tensor_view<T const> const q(q_in.data, sk), k(k_in.data, sk), v(v_in.data, sv), first(w1.data, s1, {0, 0, io['i'], 1}), second(w2.data, s2, {0, 0, io['e'], 1});
+        auto const number = [&](std::string_view name) { return tensor_view<T const>(io.reals(name, "BT").data, one); };
+        auto const m = titans_network(number("theta"), number("alpha"), number("eta"), io['i'], io.source().integer("chunk", 1, 1 << 20));
+        initial_network<T> const start{{{first, {}}, {second, {}}, {}}};
+        tensor_view<T> const out(io.make("out", "BTe"), sv);
+        forward(m, q, k, v, out, start, final_network<T>{{{{io.make("final_w1", "Bdi"), s1}, {}}, {{io.make("final_w2", "Bie"), s2}, {}}, {}}});
+        if (!io.wants("dq")) { return; }
+        tensor_view<T const> const dout(io.reals("dout", "BTe").data, sv);
+        auto const made = [&](std::string_view name, std::string_view axes, shape s) { return tensor_view<T>(io.make(name, axes), s); };
+        backward(m, q, k, v, out, nothing_saved{}, dout, made("dq", "BTd", sk), made("dk", "BTd", sk), made("dv", "BTe", sv), start,
+                 network_gradient<T>{made("dtheta", "BT", one), made("dalpha", "BT", one), made("deta", "BT", one), {}, {}, {}});
+    }
+};
+template <bool Momentum>
+struct normalised_case {
+    template <class T>
+    static void run(case_io<T>& io) {
+        auto const q_in = io.reals("q", "BTHd"), k_in = io.reals("k", "BTHd"), v_in = io.reals("v", "BTHd"), w_in = io.reals("w", "Hd"), b_in = io.reals("b", "Hd");
+        shape const s{io['B'], io['H'], io['T'], io['d']}, ss{io['B'], io['H'], io['d'], io['d']}, sb{io['B'], io['H'], 1, io['d']}, one{io['B'], io['H'], io['T'], 1};
+        tensor_view<T const> const q = sequence_major(q_in.data, s), k = sequence_major(k_in.data, s), v = sequence_major(v_in.data, s), weight(w_in.data, {1, io['H'], 1, io['d']}), bias(b_in.data, {1, io['H'], 1, io['d']});
+        io.set('1', 1, "one number a token");
+        auto const number = [&](std::string_view name) { return tensor_view<T const>(sequence_major(io.reals(name, "BTH1").data, one)); };
+        double const eps = io.source().number("eps");
+        network_state<T const> start{};
+        network_state<T> last{};
+        last.first.m = {io.make("final_state", "BHdd"), ss};
+        tensor_view<T> const out = sequence_major(io.make("out", "BTHd"), s);
+        if constexpr (Momentum) {
+            forward(titans_normalised(number("theta"), number("alpha"), number("eta"), weight, bias, io.source().integer("chunk", 1, 1 << 20), eps), q, k, v, out, final_network<T>{last});
+        } else {
+            start.first.m = {io.reals("initial_state", "BHdd").data, ss}, start.bias = {io.reals("initial_bias", "BH1d").data, sb};
+            last.bias = {io.make("final_bias", "BH1d"), sb};
+            forward(ttt_linear(number("eta"), weight, bias, io.source().integer("mini_batch", 1, 1 << 20), eps), q, k, v, out, initial_network<T>{start}, final_network<T>{last});
+        }
+    }
+};
+
 constexpr std::array linear_cases{
     wire<gated_slot_case>("gated_slot_attention"),
     wire<flow_core<full>>("flowformer_core"),
@@ -159,6 +203,9 @@ constexpr std::array recurrent_cases{
     wire<local_linear_case<causal_bottom_right>>("local_linear_attention_causal"),
     wire<parallax_case>("parallax"),
     wire<titans_linear_case>("titans_linear_memory"),
+    wire<titans_network_case>("titans_mlp_memory"),
+    wire<normalised_case<false>>("ttt_linear"),
+    wire<normalised_case<true>>("titans_fla_naive"),
 };
 check_registration const registration("other", recurrent_cases);
 

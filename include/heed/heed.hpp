@@ -19,6 +19,7 @@
 #include <heed/front/hyena.hpp>
 #include <heed/front/latent.hpp>
 #include <heed/front/local_linear.hpp>
+#include <heed/front/memory_network.hpp>
 #include <heed/front/merge.hpp>
 #include <heed/front/merged_cache.hpp>
 #include <heed/front/mixture.hpp>

@@ -7,6 +7,7 @@
 //   o_t = B_t M^T q_t + f_t S^T q_t + sum_(j <= t) G_tj (q_t.k_j) u_j
 //   M <- B M + f S + sum_j G_j k_j u_j^T           S <- c S + sum_j n_j k_j u_j^T, all of the last token
 //
+// Where u comes from elsewhere (`given`), it is only read and learnt from. Steps of the reader: G_tj = theta_t, no momentum and nothing forgotten (S is not used).
 // Backward turns every product around and runs the recurrences of G, n, B, f, c from the last token to the first for the gradients of a, eta and theta.
 #pragma once
 
@@ -18,6 +19,8 @@
 
 namespace heed {
 
+enum class memory_rule { sequential, frozen, given, given_by_reader };
+
 template <class T, class A>
 class memory_chunk {
     using V = vec<T, A>;
@@ -26,7 +29,7 @@ class memory_chunk {
     static constexpr int lanes = V::lanes;
 
     extent_t d_, dv_, tokens_;
-    bool frozen_;
+    bool frozen_, given_, reader_;
 
 public:
     extent_t dp, vp, cp, tall, wide; // row pitches; dv and d in whole registers
@@ -40,23 +43,31 @@ private:
     T *dg_, *db_, *qk_, *kk_, *state_turned_, *u_turned_, *more_, *gcarry_, *ncarry_;
 
 public:
-    memory_chunk(extent_t d, extent_t dv, extent_t tokens, bool frozen, bool backward, arena& room)
-        : d_(d), dv_(dv), tokens_(tokens), frozen_(frozen), dp(row::padded(d)), vp(row::padded(dv)), cp(row::padded(tokens)), tall(vp), wide(dp) {
+    memory_chunk(extent_t d, extent_t dv, extent_t tokens, memory_rule rule, bool backward, arena& room)
+        : d_(d), dv_(dv), tokens_(tokens), frozen_(rule != memory_rule::sequential), given_(rule >= memory_rule::given), reader_(rule == memory_rule::given_by_reader), dp(row::padded(d)), vp(row::padded(dv)), cp(row::padded(tokens)), tall(vp), wide(dp) {
         auto const take = [&](extent_t n, bool wanted = true) { return wanted ? room.take<T>(n) : nullptr; };
         extent_t const rows_k = tokens * dp, rows_v = tokens * vp, pairs = tokens * cp, state = wide * vp;
         q = take(rows_k), k = take(rows_k), u = take(rows_v), o = take(rows_v), m = take(state), s = take(state), scaled_ = take(rows_k), turned_ = take(wide * cp), weights_ = take(pairs);
         for (T** to : {&theta, &a, &eta, &keep_, &moment_, &carry_}) { *to = take(tokens); }
-        g_ = take(pairs), n_ = take(backward ? pairs : cp), below_ = take(pairs, !frozen), ones_ = take(rows_v, !frozen);
+        g_ = take(pairs), n_ = take(backward ? pairs : cp), below_ = take(pairs, !frozen_), ones_ = take(rows_v, !frozen_);
         for (extent_t i = 0; ones_ != nullptr && i < rows_v; i += lanes) { V(1).store(ones_ + i); }
         dout = take(rows_v, backward), dq = take(rows_k, backward), dk = take(rows_k, backward), h = take(rows_v, backward), x = take(state, backward), y = take(state, backward);
         for (T** to : {&dtheta, &da, &deta}) { *to = take(tokens, backward); }
-        dg_ = take(pairs, backward), db_ = take(pairs, backward && !frozen), qk_ = take(pairs, backward), kk_ = take(pairs, backward && !frozen), state_turned_ = take(tall * dp, backward);
+        dg_ = take(pairs, backward), db_ = take(pairs, backward && !frozen_), qk_ = take(pairs, backward), kk_ = take(pairs, backward && !frozen_), state_turned_ = take(tall * dp, backward);
         u_turned_ = take(tall * cp, backward), more_ = take(rows_v, backward), gcarry_ = take(cp, backward), ncarry_ = take(cp, backward);
     }
     extent_t state_size() const { return wide * vp; }
+    extent_t width() const { return d_; }
 
     // G and, of all tokens or the last, n.
     void tables(extent_t len, bool all) {
+        if (reader_) {
+            for (extent_t t = 0; t < len; ++t) {
+                for (extent_t j = 0; j < cp; j += lanes) { inside(j, t + 1, V(theta[t])).store(g_ + t * cp + j); }
+                keep_[t] = T(1), moment_[t] = T(0), carry_[t] = T(0);
+            }
+            return;
+        }
         T before_b(1), before_f(0), before_c(1);
         T* const sum = g_;
         for (extent_t t = 0; t < len; ++t) {
@@ -73,11 +84,12 @@ public:
             moment_[t] = before_f = a[t] * before_f + before_c;
         }
     }
-    T last_n(extent_t len, extent_t j, bool all) const { return n_[(all ? (len - 1) * cp : 0) + j]; }
+    T last_n(extent_t len, extent_t j, bool all) const { return reader_ ? T(0) : n_[(all ? (len - 1) * cp : 0) + j]; }
 
     // u from values, in place.
     void solve(extent_t len) {
         pack_transposed<A>(k, dp, extent_t(1), len, d_, turned_, cp, row::padded(len));
+        if (given_) { return; }
         read_state(k, len, u, put::subtract, true);
         if (frozen_) { return; }
         product::run(len, row::padded(len), d_, k, dp, 1, turned_, cp, below_, cp, put::write);
@@ -98,6 +110,11 @@ public:
         product::run(len, tall, len, weights_, cp, 1, u, vp, o, vp, put::add, reach::lower);
     }
     void advance(extent_t len, bool all = false) {
+        if (reader_) {
+            scale_rows(len, [&](extent_t) { return theta[len - 1]; });
+            product::run(d_, tall, len, scaled_, 1, dp, u, vp, m, vp, put::add);
+            return;
+        }
         T const b = keep_[len - 1], f = moment_[len - 1], c = carry_[len - 1];
         for (extent_t i = 0; i < wide * vp; i += lanes) {
             V const old = V::load(s + i);
@@ -222,7 +239,7 @@ private:
                 to[t] += dot(scaled_ + t * dp, q + t * dp, wide);
                 row::add(scaled_ + t * dp, momentum ? of_s(t, false) : of_m(t, false), dq + t * dp, wide);
             }
-            if (momentum && frozen_) { break; }
+            if (given_ || (momentum && frozen_)) { continue; }
             product::run(len, wide, dv_, h, vp, 1, state_turned_, dp, scaled_, dp, put::write);
             for (extent_t t = 0; t < len; ++t) {
                 if (t > 0 && !frozen_) { to[t - 1] -= dot(scaled_ + t * dp, k + t * dp, wide); }
@@ -256,6 +273,14 @@ private:
     }
     // The recurrences of G, n, B, f, c backwards.
     void scalars_back(extent_t len, T last_c) {
+        if (reader_) {
+            for (extent_t t = 0; t < len; ++t) {
+                V sum(0);
+                for (extent_t j = 0; j < row::padded(len); j += lanes) { sum = sum + inside(j, t + 1, t == len - 1 ? V::load(dg_ + t * cp + j) + V::load(gcarry_ + j) : V::load(dg_ + t * cp + j)); }
+                dtheta[t] = total(sum), da[t] = T(0), deta[t] = T(0);
+            }
+            return;
+        }
         T carry_b(0), carry_f(0), carry_c = last_c;
         for (extent_t t = len - 1; t >= 0; --t) {
             V sum_a(0), sum_e(0);
@@ -291,7 +316,7 @@ private:
             product::run(d_, tall, len, scaled_, 1, dp, by, vp, to, vp, mode);
         };
         add(q, dout, x, false, false, put::add), add(q, dout, y, true, false, put::add);
-        add(k, h, x, false, true, put::subtract);
+        if (!given_) { add(k, h, x, false, true, put::subtract); }
         if (!frozen_) { add(k, h, y, true, true, put::subtract); }
     }
 };

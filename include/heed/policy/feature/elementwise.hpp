@@ -7,10 +7,11 @@
 //   exp_map           e^x
 //   sigmoid_map       1 / (1 + e^-x)
 //   silu_map          x / (1 + e^-x)
+//   gelu_map          x Phi(x), Phi the normal distribution, not its approximation by tanh
 // One call operator over a value type V; gradients come from the same text. At a kink the derivative is that of the lower side.
 #pragma once
 
-#include <heed/kernel/dual.hpp>
+#include <heed/kernel/normal_cdf.hpp>
 #include <heed/policy/concepts.hpp>
 
 namespace heed {
@@ -70,6 +71,13 @@ struct silu_map {
     HEED_HD V operator()(V x) const {
         using math::exp;
         return x / (V(1) + exp(-x));
+    }
+};
+
+struct gelu_map {
+    template <class V>
+    HEED_HD V operator()(V x) const {
+        return x * normal_cdf(x);
     }
 };
 
