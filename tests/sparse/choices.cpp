@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Regions that choose regions, clusters and heads that pick tokens: plain loops over the choice, central differences, laws, refusals.
+// Regions that choose regions, clusters and heads that pick tokens, searches among anchors: plain loops over the choice, central differences, laws, refusals.
 #include "slopes.hpp"
 
 #include <gradient/problem.hpp>
@@ -8,6 +8,7 @@
 #include <heed/front/clusters.hpp>
 #include <heed/front/mosa.hpp>
 #include <heed/front/regions.hpp>
+#include <heed/front/superlinear.hpp>
 
 using namespace heed_test;
 
@@ -274,4 +275,82 @@ TEST_CASE("heads that pick tokens: rows times their weights, in the order of tim
     auto const picked = heed::pick_tokens(r.in(), 4), three = heed::pick_tokens(r.in(), 3);
     CHECK_THROWS_WITH(heed::forward(heed::mosa{picked, r.in()}, p.q.in(), p.k.in(), p.v.in(), p.out.view()), contains("2 heads and 4 places; q has 1, 2 and 3"));
     CHECK_THROWS_WITH(heed::forward(heed::mosa{three, few.in()}, p.q.in(), p.k.in(), p.v.in(), p.out.view()), contains("tokens were picked by 2 in 1"));
+}
+
+TEST_CASE("powers and roots of integers are exact", "[sparse]") {
+    for (extent_t i = 0; i < 3000; ++i) {
+        REQUIRE(heed::exact_power(i, {1, 2}) == i * i);
+        REQUIRE(heed::exact_power(i, {1, 1}) == i);
+        extent_t const n = heed::exact_power(i, {2, 3}); // n^2 <= i^3 < (n + 1)^2
+        REQUIRE((n * n <= i * i * i && (n + 1) * (n + 1) > i * i * i));
+        extent_t const root = heed::ceil_root(i);
+        REQUIRE((root * root >= i && (root == 0 || (root - 1) * (root - 1) < i)));
+    }
+    CHECK(heed::exact_power(1000, {11, 20}) == 284803); // 1000^(20/11) = 284803.58...
+}
+
+TEST_CASE("superlinear attention: anchors, spans and gates of plain loops, gradients, nothing of the future", "[sparse][oracle]") {
+    HEED_SEEDED;
+    random_source random(774);
+    for (int count = 0; count < 6; ++count) {
+        extent_t const kv = random.integer(1, 2), M = random.integer(1, 90);
+        sizes const n{random.integer(1, 2), kv * random.integer(1, 2), kv, random.integer(1, M), M, random.integer(1, 20), random.integer(1, 9)};
+        gradient_problem<double> p(n, random);
+        tensor<double> search(n.q()), dsearch(n.q());
+        search.normal(random, 0.3);
+        heed::superlinear<double> m{search.in(), random.integer(0, 3), random.integer(1, 3), random.integer(1, 3), random.integer(0, 1)};
+        auto const saved = heed::forward(m, p.q.in(), p.k.in(), p.v.in(), p.out.view());
+        extent_t const window = (m.near + 1) * (m.near + 1) - 1, shift = M - n.queries, group = n.heads / kv;
+        INFO(n << " near " << m.near << " top " << m.top << " back " << m.back << " ahead " << m.ahead);
+        for (extent_t b = 0; b < n.batch; ++b)
+            for (extent_t h = 0; h < n.heads; ++h)
+                for (extent_t i = 0; i < n.queries; ++i) {
+                    extent_t const t = i + shift;
+                    std::vector<std::pair<double, extent_t>> found;
+                    for (extent_t x = m.near + 1; x * x - 1 <= t; ++x) {
+                        double s = 0;
+                        for (extent_t e = 0; e < n.width; ++e) { s += search(b, h, i, e) * p.k(b, h / group, t - (x * x - 1), e); }
+                        found.push_back({s, t - (x * x - 1)});
+                    }
+                    std::stable_sort(found.begin(), found.end(), [](auto const& x, auto const& y) { return x.first > y.first; });
+                    found.resize(std::min(found.size(), static_cast<std::size_t>(m.top)));
+                    std::vector<double> score, want(static_cast<std::size_t>(n.value_width));
+                    for (auto const& [s, a] : found) { score.push_back(s); }
+                    auto const gate = softmax_of(score);
+                    for (std::size_t x = 0; x < std::max<std::size_t>(1, found.size()); ++x) {
+                        std::vector<extent_t> keys;
+                        for (extent_t j = 0; j <= t; ++j) {
+                            bool const in_span = x < found.size() && j >= found[x].second - heed::ceil_root(m.back * m.back * (t + 1)) && j <= found[x].second + heed::ceil_root(m.ahead * m.ahead * (t + 1)) && j <= t - window;
+                            if (in_span || j > t - window) { keys.push_back(j); }
+                        }
+                        auto const row = row_of(p, b, h, i, keys, 1 / std::sqrt(double(n.width)));
+                        for (std::size_t e = 0; e < want.size(); ++e) { want[e] += (found.empty() ? 1 : gate[x]) * row[e]; }
+                        if (x < found.size()) { REQUIRE(saved.anchors()(b, h, i, extent_t(x)) == found[x].second); }
+                    }
+                    for (extent_t e = 0; e < n.value_width; ++e) { REQUIRE(std::abs(p.out(b, h, i, e) - want[static_cast<std::size_t>(e)]) < 1e-12); }
+                }
+        try_gradients(m, p, random, heed::search_gradient{dsearch.view()});
+        auto const loss = [&] {
+            tensor<double> y(n.out());
+            heed::forward(m, p.q.in(), p.k.in(), p.v.in(), y.view());
+            return dot(y, p.dout);
+        };
+        REQUIRE(slope_error(loss, search, dsearch, random, 1e-7) < 1e-6);
+        extent_t const cut = random.integer(0, M - 1);
+        tensor<double> later(n.out());
+        p.k.each_at([&](double& x, extent_t, extent_t, extent_t j, extent_t) { x = j > cut ? 1e3 : x; });
+        p.v.each_at([&](double& x, extent_t, extent_t, extent_t j, extent_t) { x = j > cut ? NAN : x; });
+        heed::forward(m, p.q.in(), p.k.in(), p.v.in(), later.view());
+        later.each_at([&](double& x, extent_t b, extent_t h, extent_t i, extent_t e) { REQUIRE((i + shift > cut || x == p.out(b, h, i, e))); });
+    }
+    gradient_problem<double> p({1, 2, 1, 15, 15, 4, 3}, random);
+    tensor<double> search(p.n.q()), dense(p.n.out());
+    search.normal(random);
+    heed::forward(heed::superlinear<double>{search.in(), 3, 2}, p.q.in(), p.k.in(), p.v.in(), p.out.view()); // a window of 15
+    heed::causal_bottom_right const causal;
+    heed::forward(heed::chosen_attention(heed::any_pattern(causal), 0.5), p.q.in(), p.k.in(), p.v.in(), dense.view());
+    CHECK(largest_difference(p.out, dense) < 1e-14);
+    CHECK_THROWS_WITH(heed::forward(heed::superlinear<double>{search.in(), 3, 0}, p.q.in(), p.k.in(), p.v.in(), p.out.view()), contains("superlinear{near 3, top 0"));
+    tensor<double> narrow(heed::shape{1, 2, 15, 3});
+    CHECK_THROWS_WITH(heed::forward(heed::superlinear<double>{narrow.in()}, p.q.in(), p.k.in(), p.v.in(), p.out.view()), contains("the search queries"));
 }

@@ -188,6 +188,33 @@ TEST_CASE("native sparse attention: the choice of plain loops, and its branches 
     CHECK_THROWS_WITH(heed::forward(heed::nsa{0, 2, 0, gate.in(), gate.in()}, p.q.in(), p.k.in(), p.v.in(), p.out.view()), contains("nsa{block 0"));
 }
 
+TEST_CASE("native sparse attention over latents: absorbed queries give the rows of expanded keys and values", "[sparse][laws]") {
+    HEED_SEEDED;
+    random_source random(726);
+    for (int trial = 0; trial < 3; ++trial) {
+        extent_t const N = random.integer(10, 60), d = 6, r = 9, dv = 5;
+        problem<double> naive({1, 1, 1, N, N, d, dv}, random), latent({1, 1, 1, N, N, r, r}, random);
+        tensor<double> up_k(heed::shape{1, 1, r, d}), up_v(heed::shape{1, 1, r, dv}), gate[3] = {tensor<double>(naive.n.lse()), tensor<double>(naive.n.lse()), tensor<double>(naive.n.lse())};
+        up_k.normal(random), up_v.normal(random), latent.v.copy(latent.k.in());
+        for (auto& g : gate) { g.each([&](double& x) { x = random.uniform(); }); }
+        auto const map = [&](tensor<double>& to, tensor<double> const& from, auto const& weight) {
+            to.each_at([&](double& x, extent_t, extent_t, extent_t n, extent_t e) {
+                x = 0;
+                for (extent_t c = 0; c < from.shape().feature; ++c) { x += from(0, 0, n, c) * weight(c, e); }
+            });
+        };
+        map(naive.k, latent.k, [&](extent_t c, extent_t e) { return up_k(0, 0, c, e); }), map(naive.v, latent.k, [&](extent_t c, extent_t e) { return up_v(0, 0, c, e); });
+        map(latent.q, naive.q, [&](extent_t e, extent_t c) { return up_k(0, 0, c, e); });
+        heed::nsa m{random.integer(2, 8), 4, 7, gate[0].in(), gate[1].in(), gate[2].in()};
+        heed::forward(m, naive.q.in(), naive.k.in(), naive.v.in(), naive.out.view());
+        m.factor = heed::inv_sqrt<double>(d);
+        heed::forward(m, latent.q.in(), latent.k.in(), latent.v.in(), latent.out.view());
+        tensor<double> expanded(naive.n.out());
+        map(expanded, latent.out, [&](extent_t c, extent_t e) { return up_v(0, 0, c, e); });
+        REQUIRE(close(expanded, naive.out, 1e-11));
+    }
+}
+
 TEST_CASE("retrieved chunks: order, weights and their gradient", "[sparse]") {
     HEED_SEEDED;
     random_source random(724);

@@ -8,6 +8,7 @@
 
 #include <heed/front/combiner.hpp>
 #include <heed/front/halo.hpp>
+#include <heed/policy/pattern/spans.hpp>
 
 using namespace heed_test;
 
@@ -176,6 +177,13 @@ TEST_CASE("halo windows and summaries: classify and pack agree with keep", "[spa
         heed::sibling_summaries const logarithmic{tokens};
         agree(logarithmic, draw_rectangle(tokens, logarithmic.keys()));
         agree(heed::own_segment{size}, draw_rectangle((tokens + size - 1) / size, tokens));
+        rectangle const r = draw_rectangle();
+        std::vector<std::int32_t> span;
+        for (extent_t i = 0; i < r.at.queries; ++i) {
+            extent_t const end = draw(0, std::max<extent_t>(0, i + r.at.shift() + 1));
+            span.push_back(static_cast<std::int32_t>(draw(0, end))), span.push_back(static_cast<std::int32_t>(end));
+        }
+        agree(heed::span_or_window{{span.data(), {1, 1, r.at.queries, 2}}, draw(0, 40)}, r);
     });
 }
 

@@ -6,7 +6,9 @@
 //   selected    causal softmax over the tokens of the chosen blocks (select_nsa), one choice for the query heads of a group
 //   window      causal softmax over the last `window` tokens; 0: no such branch
 //
-// Scores are q . k / sqrt(d). Gates are given as they multiply, one per head and token; they need not sum to 1. Gradients reach q, k, v and the gates
+// Scores are q . k / sqrt(d), or times a factor. Over latents (keys and values made from shared rows c by linear maps): absorbed queries, the rows c as the one key head
+// and their values, and the factor of the head that they stand for; means of latents are the latents of means, so nothing is ever written out.
+// Gates are given as they multiply, one per head and token; they need not sum to 1. Gradients reach q, k, v and the gates
 // through all branches, and nothing through the choice. Cost of a token: M / block + top block + window pairs.
 #pragma once
 
@@ -23,7 +25,9 @@ template <class T>
 struct nsa {
     extent_t block, top, window;
     tensor_view<T const> compressed_gate, selected_gate, window_gate = {};
+    T factor = 0; // of the scores; 0: 1 / sqrt(d)
 
+    T scale(extent_t width) const { return factor == T(0) ? inv_sqrt<T>(width) : factor; }
     tensor_view<T const> const& gate(int n) const { return n == 0 ? compressed_gate : n == 1 ? selected_gate : window_gate; }
 };
 template <class T>
@@ -114,7 +118,7 @@ auto forward(M const& m, Q const& q_in, K const& k_in, V const& v_in, O&& out_in
         saved.lse[n].resize(static_cast<std::size_t>(s.batch * s.head * s.seq));
     }
     int const slots = detail::concurrency_of(backend.executor);
-    T const factor = inv_sqrt<T>(q.extent(3));
+    T const factor = m.scale(q.extent(3));
     auto const branch = [&](int n, auto const& pattern, tensor_view<T const> const& keys, tensor_view<T const> const& values) {
         forward<A>(chosen_attention(any_pattern(pattern), factor), q, keys, values, saved.part(n), save{saved.sums(n)}, backend);
         gated_rows<T, A>::sum(m.gate(n), saved.part(n), out, n == 0, backend.executor, slots);
@@ -150,7 +154,7 @@ void backward(M const& m, Q const& q_in, K const& k_in, V const& v_in, O const&,
     auto dy = room(dout.shape()), dq_part = room(q.shape()), dk_part = room(k.shape()), dv_part = room(v.shape()), dk_means = room(saved.keys.means().shape()), dv_means = room(saved.values.means().shape());
     tensor_view<T> const to_y(dy.data(), dout.shape()), to_q(dq_part.data(), q.shape()), to_k(dk_part.data(), k.shape()), to_v(dv_part.data(), v.shape());
     tensor_view<T> const to_km(dk_means.data(), saved.keys.means().shape()), to_vm(dv_means.data(), saved.values.means().shape());
-    T const factor = inv_sqrt<T>(q.extent(3));
+    T const factor = m.scale(q.extent(3));
     auto const branch = [&](int n, auto const& pattern, tensor_view<T const> const& keys, tensor_view<T const> const& values, tensor_view<T> const& of_q, tensor_view<T> const& of_k, tensor_view<T> const& of_v) {
         rows::gradient(m.gate(n), saved.part(n), dout, to_y, dgates.gate(n), backend.executor, slots);
         backward<A>(chosen_attention(any_pattern(pattern), factor), q, keys, values, saved.part(n), save{saved.sums(n)}, tensor_view<T const>(to_y), of_q, of_k, of_v, backend);

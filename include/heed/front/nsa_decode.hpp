@@ -55,7 +55,7 @@ void decode(M const& m, Q const& q_in, C&& cache, O&& out_in, Options const&... 
     std::vector<T> part(static_cast<std::size_t>(s.size())), sums(static_cast<std::size_t>(s.batch * s.head * s.seq));
     tensor_view<T> const to(part.data(), s), lse(sums.data(), {s.batch, s.head, s.seq, 1});
     int const slots = detail::concurrency_of(backend.executor);
-    T const factor = inv_sqrt<T>(q.extent(3));
+    T const factor = m.scale(q.extent(3));
     auto const branch = [&](int n, auto const& pattern, auto const& from, bool first) {
         decode<A>(chosen_attention(any_pattern(pattern), factor), q, from, to, save{lse}, backend);
         gated_rows<T, A>::sum(m.gate(n), to, out, first, backend.executor, slots);
