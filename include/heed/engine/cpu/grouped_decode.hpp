@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Decode where one cached row serves many heads: latent attention (128 query heads on one latent head) and caches of factors. The heads of a KV head are the
-// queries of a tile, vectors along heads, so that the micro-kernels of prefill do the work at their speed. An item is a sequence, a KV head and a chunk of
-// its keys; whoever finishes the last chunk merges them, from the first to the last. Chunks depend on a sequence's own length alone.
+// queries of a tile, vectors along heads, so that the micro-kernels of prefill do the work at their speed. Keys are cut and results joined as
+// split_keys.hpp says.
 //
 //   tile of keys   in place, or packed (pages, 16 bits; many tiles of heads: then with a stride that spreads over the sets of the first cache)
 //   contract       s[j][h] = k_j . q_h, features in pieces whose packed queries stay in the first cache
@@ -15,16 +15,14 @@
 
 #include <heed/engine/cpu/decode_rows.hpp>
 #include <heed/engine/cpu/kernels.hpp>
-#include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/cpu/rows_to_come.hpp>
+#include <heed/engine/cpu/split_keys.hpp>
 #include <heed/engine/cpu/tile_loads.hpp>
-#include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
 #include <heed/kernel/product_tile.hpp>
 #include <heed/policy/load/factored.hpp>
 #include <heed/view/grouped_cache.hpp>
 
-#include <atomic>
 #include <string_view>
 
 namespace heed {
@@ -89,6 +87,7 @@ struct grouped_decode {
         extent_t batch, kv_heads, group, tokens, d, dv, row_k, row_v, tiles, chunks, rank_q = 0;
         extent_t piece, parts; // features of a piece; pieces, or the rank of keys
         bool features_first = false;
+        std::size_t head_bytes; // of the partial results of a KV head
 
         sizes(shape q, cache_view<KE, VE> const& c, row_factors const& f, extent_t rank_of_queries) : of(f) {
             batch = q.batch, kv_heads = c.heads(), group = kv_heads > 0 ? q.head / kv_heads : 0, tokens = q.seq, d = q.feature;
@@ -105,6 +104,7 @@ struct grouped_decode {
             extent_t const least = 8 / C.rows, h = vectors(group) < least ? least : vectors(group), x = vectors(rank_of_queries) < least ? least : vectors(rank_of_queries);
             features_first = factored_queries && f.any() && rank_of_queries <= pitch && d * x + rank_of_queries * h < d * h;
             rank_q = rank_of_queries;
+            head_bytes = static_cast<std::size_t>(chunks) * part_bytes(*this);
         }
         static extent_t vectors(extent_t n) { return (n + lanes - 1) / lanes; }
         extent_t items() const { return batch * kv_heads * chunks; }
@@ -123,9 +123,9 @@ struct grouped_decode {
     }
     // One thread's memory.
     struct slot {
-        T *q, *b, *row, *s, *t, *x, *p, *peak, *none, *factor, *ones, *k, *v, *ak, *av, *weight, *line;
+        T *q, *b, *row, *s, *t, *x, *p, *peak, *none, *factor, *ones, *k, *v, *ak, *av, *before, *weight, *line;
         segment* cut;
-        lane_row* total;
+        row_type* total;
         slot(arena& a, sizes const& n) {
             extent_t const tile = C.keys * pitch, heads = rounded(n.group, pitch);
             q = a.template take<T>(n.row_tiles() * (n.features_first ? n.rank_q : n.d) * pitch);
@@ -140,33 +140,20 @@ struct grouped_decode {
             v = a.template take<T>(C.keys * spread(n.row_v));
             ak = a.template take<T>(n.of.any() ? C.keys * n.of.rank_k * heads : 0);
             av = a.template take<T>(n.of.any() ? C.keys * n.of.rank_v * heads : 0);
+            before = a.template take<T>(n.chunks * pitch);
             weight = a.template take<T>(n.chunks * pitch);
             line = a.template take<T>(n.dv * pitch);
             cut = a.template take<segment>(C.keys);
-            total = a.template take<lane_row>(pitch);
+            total = a.template take<row_type>(C.vecs);
         }
     };
-    static std::size_t bytes(sizes const& n, int slots) {
-        arena one(nullptr), counters(nullptr);
-        slot(one, n);
-        counters.template take<int>(n.batch * n.kv_heads);
-        return static_cast<std::size_t>(slots) * one.bytes() + static_cast<std::size_t>(n.items()) * part_bytes(n) + counters.bytes();
-    }
+    using split = split_keys<slot, sizes, A>;
+    static std::size_t bytes(sizes const& n, int slots) { return split::bytes(n, slots); }
 
     template <class E>
     static void run(M const& m, problem const& x, E& executor, sizes const& n, int slots, std::byte* workspace) {
-        arena memory(aligned(workspace)), one(nullptr);
-        int* const finished = memory.template take<int>(n.batch * n.kv_heads);
-        for (extent_t i = 0; i < n.batch * n.kv_heads; ++i) { finished[i] = 0; }
-        slot(one, n);
-        std::byte* const base = aligned(workspace) + memory.bytes();
-        call const c{m, x, n, base + static_cast<std::size_t>(slots) * one.bytes(), finished};
-        detail::for_each_item<A>(executor, slots, n.items(), [&](extent_t i, int s) noexcept {
-            arena own(base + static_cast<std::size_t>(s) * one.bytes());
-            slot mem(own, n);
-            extent_t const head = i / n.chunks;
-            item{c, mem, head / n.kv_heads, head % n.kv_heads, i % n.chunks, head}.run();
-        });
+        call const c{m, x, n};
+        split::run(n, executor, slots, workspace, [&](slot& mem, split_item const& at) { item{c, mem, at, at.batch, at.kv_head}.run(); });
     }
 
 private:
@@ -174,8 +161,6 @@ private:
         M const& m;
         problem const& x;
         sizes const& n;
-        std::byte* parts;
-        int* finished;
     };
     // Rows of a tile of keys; factors of heads, [j][rank][heads].
     struct key_tile {
@@ -187,13 +172,14 @@ private:
     struct item {
         call const& c;
         slot& mem;
-        extent_t b, kv_head, chunk, head;
+        split_item const& work;
+        extent_t b, kv_head;
         extent_t count = 0; // chunks of this KV head
         rows_to_come next_k = {}, next_v = {};
 
         place at(extent_t h = 0) const { return c.x.at(b, kv_head * c.n.group + h); }
         part part_of(extent_t which) const {
-            arena a(c.parts + static_cast<std::size_t>(head * c.n.chunks + which) * part_bytes(c.n));
+            arena a(work.parts + static_cast<std::size_t>(which) * part_bytes(c.n));
             return {a, c.n};
         }
         extent_t heads_of(extent_t t) const { return intersect({0, c.n.group}, {t * pitch, (t + 1) * pitch}).size(); }
@@ -206,14 +192,13 @@ private:
             keys = intersect(keys, {c.x.cache.oldest(b), c.x.cache.lengths[static_cast<std::size_t>(b)]});
             extent_t const first = keys.begin / C.keys * C.keys, all = keys.size() == 0 ? 0 : keys.end - first, size = chunk_of(all);
             count = all == 0 ? 1 : (all + size - 1) / size;
-            if (chunk >= count) { return; }
-            walk(intersect(keys, {first + chunk * size, first + (chunk + 1) * size}), tokens);
-            // the last one out merges; acquire what the others wrote
-            if (std::atomic_ref<int>(c.finished[head]).fetch_add(1, std::memory_order_acq_rel) == count - 1) { merge(tokens); }
+            if (work.chunk >= count) { return; }
+            walk(intersect(keys, {first + work.chunk * size, first + (work.chunk + 1) * size}), tokens);
+            if (work.last_of(count)) { merge(tokens); }
         }
 
         void walk(range mine, extent_t tokens) {
-            part const to = part_of(chunk);
+            part const to = part_of(work.chunk);
             for (extent_t i = 0; i < c.n.row_tiles() * c.n.dv * pitch; i += lanes) { V(0).store(to.o + i); }
             for (extent_t w = 0; w < c.n.row_tiles() * C.vecs; ++w) { to.state[w] = c.m.normalizer.template empty<V>(); }
             if (mine.size() == 0) { return; }
@@ -461,20 +446,13 @@ private:
             for (extent_t i = 0; i < tokens; ++i) {
                 for (extent_t t = 0; t < c.n.tiles; ++t) {
                     extent_t const tile_at = i * c.n.tiles + t, n = heads_of(t);
-                    for (extent_t h = 0; h < pitch; ++h) {
-                        for (extent_t k = 0; k < count; ++k) { mem.weight[k * pitch + h] = T(0); }
-                        if (h >= n) { continue; }
-                        lane_row total = normalizer.template start<T>(at(t * pitch + h));
-                        for (extent_t k = 0; k < count; ++k) {
-                            T before, weight;
-                            total = normalizer.merge(total, states::get(part_of(k).state + tile_at * C.vecs, static_cast<int>(h)), before, weight);
-                            for (extent_t y = 0; y < k; ++y) { mem.weight[y * pitch + h] *= before; }
-                            mem.weight[k * pitch + h] = weight;
-                        }
-                        T const close = static_cast<T>(static_cast<double>(normalizer.close(total)) * c.n.of.weight_v());
-                        for (extent_t k = 0; k < count; ++k) { mem.weight[k * pitch + h] *= close; }
-                        if (c.x.lse.data_handle() != nullptr) {
-                            c.x.lse(b, at(t * pitch + h).head, i, 0) = static_cast<T>(static_cast<double>(normalizer.log_sum_exp(total)) * c.x.lse_unit);
+                    for (int w = 0; w < C.vecs; ++w) { mem.total[w] = normalizer.template empty<V>(); }
+                    for (extent_t h = 0; h < n; ++h) { states::put(mem.total, static_cast<int>(h), normalizer.template start<T>(at(t * pitch + h))); }
+                    weigh_chunks<V>(normalizer, count, C.vecs, [&](extent_t k) { return part_of(k).state + tile_at * C.vecs; }, mem.total, mem.before, mem.weight, V(static_cast<T>(c.n.of.weight_v())));
+                    if (c.x.lse.data_handle() != nullptr) {
+                        for (extent_t h = 0; h < n; ++h) {
+                            lane_row const state = states::get(mem.total, static_cast<int>(h));
+                            c.x.lse(b, at(t * pitch + h).head, i, 0) = static_cast<T>(static_cast<double>(normalizer.log_sum_exp(state)) * c.x.lse_unit);
                         }
                     }
                     if (dv == 0) { continue; }

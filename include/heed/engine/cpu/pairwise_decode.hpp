@@ -8,22 +8,20 @@
 //     raise, weigh, settle        row states have their lanes along rows
 //     value_sums    o[r][e]       vectors along features; the keys of the next tile are asked for meanwhile
 //
-// Whoever finishes the last chunk of a KV head merges its chunks from the first to the last. Scales of quantised rows are applied once per key: to the
-// score, to the weight. Memory: rows x (dv + a state) for each chunk, and a tile per thread.
+// Chunks are joined as split_keys.hpp says. Scales of quantised rows are applied once per key: to the score, to the weight. Memory: rows x (dv + a state)
+// for each chunk, and a tile per thread.
 #pragma once
 
 #include <heed/engine/cpu/decode_layout.hpp>
 #include <heed/engine/cpu/decode_rows.hpp>
-#include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/cpu/skipped_nan.hpp>
+#include <heed/engine/cpu/split_keys.hpp>
 #include <heed/engine/decode_problem.hpp>
-#include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
 #include <heed/kernel/row_sums.hpp>
 #include <heed/kernel/value_sums.hpp>
 
 #include <algorithm>
-#include <atomic>
 #include <string_view>
 #include <utility>
 
@@ -134,30 +132,13 @@ struct pairwise_decode {
         }
     };
 
-    static std::size_t bytes(sizes const& n, int slots) {
-        arena count(nullptr);
-        for (int i = 0; i < slots; ++i) { slot(count, n); }
-        std::size_t const threads = count.bytes();
-        arena counters(nullptr);
-        counters.take<int>(n.batch * n.kv_heads);
-        return threads + static_cast<std::size_t>(n.batch * n.kv_heads) * n.head_bytes + counters.bytes();
-    }
+    using split = split_keys<slot, sizes, A>;
+    static std::size_t bytes(sizes const& n, int slots) { return split::bytes(n, slots); }
 
     template <class E>
     static void run(M const& m, problem const& x, E& executor, sizes const& n, int slots, std::byte* workspace) {
-        arena memory(aligned(workspace));
-        int* const finished = memory.take<int>(n.batch * n.kv_heads);
-        for (extent_t i = 0; i < n.batch * n.kv_heads; ++i) { finished[i] = 0; }
-        std::byte* const base = aligned(workspace) + memory.bytes();
-        arena one(nullptr);
-        slot(one, n);
-        call const c{m, x, n, slots == 1, base + static_cast<std::size_t>(slots) * one.bytes(), finished};
-        detail::for_each_item<A>(executor, slots, n.items(), [&](extent_t i, int s) noexcept {
-            arena own(base + static_cast<std::size_t>(s) * one.bytes());
-            slot mem(own, n);
-            extent_t const head = i / n.chunks;
-            item{c, mem, head / n.kv_heads, head % n.kv_heads, i % n.chunks, head}.run();
-        });
+        call const c{m, x, n, slots == 1};
+        split::run(n, executor, slots, workspace, [&](slot& mem, split_item const& at) { item{c, mem, at, at.batch, at.kv_head}.run(); });
     }
 
 private:
@@ -166,14 +147,13 @@ private:
         problem const& x;
         sizes const& n;
         bool in_order; // items come one after another: what follows a chunk is worth asking for
-        std::byte* parts;
-        int* finished;
     };
 
     struct item {
         call const& c;
         slot& mem;
-        extent_t b, kv_head, chunk, head;
+        split_item const& work;
+        extent_t b, kv_head;
         extent_t tokens = 0;     // new tokens of this sequence
         int rows = 0;            // group * tokens
         range keys = {};         // that some row may see
@@ -195,15 +175,14 @@ private:
             extent_t const first = keys.begin / c.n.tile * c.n.tile; // tiles are cut at their multiples, wherever a walk begins
             auto const by = layout::divide(keys.size() == 0 ? 0 : keys.end - first, rows, c.n.d, c.n.dv);
             count = by.count;
-            if (chunk >= count) { return; }
-            range const mine = intersect(keys, {first + chunk * by.chunk, first + (chunk + 1) * by.chunk});
-            walk(mine, part_of(chunk));
-            // the last one out merges; acquire what the others wrote
-            if (std::atomic_ref<int>(c.finished[head]).fetch_add(1, std::memory_order_acq_rel) == count - 1) { merge(); }
+            if (work.chunk >= count) { return; }
+            range const mine = intersect(keys, {first + work.chunk * by.chunk, first + (work.chunk + 1) * by.chunk});
+            walk(mine, part_of(work.chunk));
+            if (work.last_of(count)) { merge(); }
         }
 
         part part_of(extent_t which) const {
-            arena a(c.parts + static_cast<std::size_t>(head) * c.n.head_bytes + static_cast<std::size_t>(which) * part_bytes(rows, c.n.dv));
+            arena a(work.parts + static_cast<std::size_t>(which) * part_bytes(rows, c.n.dv));
             return {a, rows, c.n.dv};
         }
         HEED_INLINE int row_of(extent_t g, extent_t i) const { return static_cast<int>(g * tokens + i); }
@@ -431,33 +410,20 @@ private:
             }
         }
 
-        // All chunks of this KV head, from the first to the last: factors of what came before and of each chunk, then one weighted sum per row.
+        // All chunks of this KV head, one weighted sum per row.
         void merge() {
             auto const& normalizer = c.m.normalizer;
             extent_t const vectors = (rows + lanes - 1) / lanes, pitch = vectors * lanes, dv = c.n.dv;
             for (extent_t w = 0; w < vectors; ++w) { mem.total[w] = normalizer.template empty<V>(); }
             for (int r = 0; r < rows; ++r) { states::put(mem.total, r, normalizer.template start<T>(mem.at[r / tokens])); }
-            for (extent_t k = 0; k < count; ++k) {
-                part const p = part_of(k);
-                for (extent_t w = 0; w < vectors; ++w) {
-                    V before, weight;
-                    mem.total[w] = normalizer.merge(mem.total[w], p.state[w], before, weight);
-                    before.store(mem.before + k * pitch + w * lanes);
-                    weight.store(mem.weight + k * pitch + w * lanes);
-                }
-            }
+            weigh_chunks<V>(normalizer, count, vectors, [&](extent_t k) { return part_of(k).state; }, mem.total, mem.before, mem.weight);
             if constexpr (idempotent) {
                 for (int r = 0; r < rows; ++r) { best_of(r, normalizer); }
                 return;
             }
-            for (extent_t w = 0; w < vectors; ++w) { normalizer.close(mem.total[w]).store(mem.factor + w * lanes); }
             weighted_row<T> from[64];
             for (int r = 0; r < rows; ++r) {
-                T later = mem.factor[r];
-                for (extent_t k = count - 1; k >= 0; --k) {
-                    from[k] = {part_of(k).o + r * products::padded(dv), 1, mem.weight[k * pitch + r] * later};
-                    later = later * mem.before[k * pitch + r];
-                }
+                for (extent_t k = 0; k < count; ++k) { from[k] = {part_of(k).o + r * products::padded(dv), 1, mem.weight[k * pitch + r]}; }
                 row_sums<T, A>::combine(from, static_cast<int>(count), mem.line, 1, products::padded(dv));
                 write(r, states::get(mem.total, r));
             }
