@@ -125,7 +125,7 @@ public:
         if (p_.verb == "decode") {
             next_ = (next_ + 1) % caches_.size();
             auto plan = plan_grouped_decode(mech(), q(), caches_[next_], team_of(p_));
-            plan.run(q().rows_view(), caches_[next_].grouped().rows, out(), workspace_);
+            plan.run(q().rows_view(), caches_[next_], out(), workspace_);
         } else {
             forward(mech(), q(), k(), v(), out(), team_of(p_));
         }
@@ -184,7 +184,7 @@ public:
     void run() override {
         next_ = (next_ + 1) % caches_.size();
         auto plan = plan_grouped_decode(mech(), q(), caches_[next_], team_of(p_));
-        plan.run(q(), caches_[next_].grouped().rows, tensor_view<float>(out_.data(), {p_.batch, p_.heads, p_.queries, p_.dim_v}), workspace_);
+        plan.run(q(), caches_[next_], tensor_view<float>(out_.data(), {p_.batch, p_.heads, p_.queries, p_.dim_v}), workspace_);
     }
     void release() override { caches_.clear(), q_ = {}, out_ = {}; }
     std::string verify() const override {

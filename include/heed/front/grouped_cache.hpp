@@ -11,18 +11,18 @@ namespace heed {
 // Rows [c | k^R] of `width` numbers, the first `value_width` of which are the value: width numbers a token, whatever the number of heads.
 template <class E>
 class latent_cache {
-    cache<E> rows_;
+    using rows_type = cache<E, compute_t<E>>; // without values
+    rows_type rows_;
     extent_t value_width_;
 
 public:
-    latent_cache(cache<E> rows, extent_t value_width) : rows_(std::move(rows)), value_width_(value_width) {}
+    latent_cache(rows_type rows, extent_t value_width) : rows_(std::move(rows)), value_width_(value_width) {}
     latent_cache_view<E> grouped() {
-        cache_view<E> c = rows_.view();
+        auto const c = rows_.view();
         shape const n = c.k.shape();
-        c.v = {c.k.data_handle(), {n.batch, n.head, n.seq, value_width_}, c.k.strides()};
-        return {c};
+        return {{c.kind, c.k, {c.k.data_handle(), {n.batch, n.head, n.seq, value_width_}, c.k.strides()}, c.lengths, c.table, c.k_scale, c.k_scale}};
     }
-    cache<E>& rows() { return rows_; } // without values
+    rows_type& rows() { return rows_; }
     extent_t length(extent_t b) const { return rows_.length(b); }
     std::size_t bytes() const { return rows_.bytes(); }
     void clear(extent_t b) { rows_.clear(b); }
@@ -34,7 +34,7 @@ latent_cache<E> make_latent_cache(cache_shape s, Kind kind = {}) {
     if (s.value_width < 0 || s.value_width > s.width) { HEED_THROW(shape_error(sentence("heed: a latent row has ", s.width, " numbers and its value ", s.value_width, "; the value is the row's first part"))); }
     extent_t const value_width = s.value_width;
     s.value_width = 0;
-    return {make_cache<E, E>(attention{dot{}}, s, kind), value_width};
+    return {make_cache<E, compute_t<E>>(attention{dot{}}, s, kind), value_width};
 }
 
 // Sizes of a cache of factors.
@@ -42,28 +42,33 @@ struct factor_cache_shape {
     extent_t batch = 0, heads = 0, tokens = 0; // heads of keys and values
     extent_t width = 0, value_width = 0;       // of a head
     extent_t rank_k = 1, rank_v = 1;
+    shared_factor shared_k = shared_factor::none, shared_v = shared_factor::none; // a constant A, or B, is kept once
 };
 
 template <class K, class V = K>
 class factor_cache {
     cache<K, V> rows_;
     row_factors of_;
+    std::vector<compute_t<K>> beside_k_;
+    std::vector<compute_t<V>> beside_v_;
 
 public:
-    factor_cache(cache<K, V> rows, row_factors const& of) : rows_(std::move(rows)), of_(of) {}
-    factor_cache_view<K, V> grouped() { return {rows_.view(), of_}; }
+    factor_cache(cache<K, V> rows, row_factors const& of)
+        : rows_(std::move(rows)), of_(of), beside_k_(static_cast<std::size_t>(row_factors::beside(of.heads, of.rank_k, of.width, of.shared_k))),
+          beside_v_(static_cast<std::size_t>(row_factors::beside(of.heads, of.rank_v, of.value_width, of.shared_v))) {}
+    factor_cache_view<K, V> grouped() { return {rows_.view(), of_, beside_k_.data(), beside_v_.data()}; }
     cache<K, V>& rows() { return rows_; }
     extent_t length(extent_t b) const { return rows_.length(b); }
-    std::size_t bytes() const { return rows_.bytes(); }
+    std::size_t bytes() const { return rows_.bytes() + beside_k_.size() * sizeof(compute_t<K>) + beside_v_.size() * sizeof(compute_t<V>); }
     void clear(extent_t b) { rows_.clear(b); }
 };
 
-// rank_k (H + d) + rank_v (H + dv) numbers a token.
+// rank_k (H + d) + rank_v (H + dv) numbers a token; without H, or d and dv, where that factor is shared.
 template <class K, class V = K, class Kind = contiguous>
 factor_cache<K, V> make_factor_cache(factor_cache_shape const& s, Kind kind = {}) {
     if (s.heads < 1 || s.rank_k < 1 || s.rank_v < 1 || s.width < 0 || s.value_width < 0) { HEED_THROW(shape_error("heed: a cache of factors has one head and ranks of 1 at least, and widths that are not negative")); }
-    row_factors const of{s.heads, s.rank_k, s.rank_v};
-    return {make_cache<K, V>(attention{dot{}}, {s.batch, 1, s.tokens, row_factors::row(s.heads, s.rank_k, s.width), row_factors::row(s.heads, s.rank_v, s.value_width)}, kind), of};
+    row_factors const of{s.heads, s.rank_k, s.rank_v, 0, 0, s.shared_k, s.shared_v, s.width, s.value_width};
+    return {make_cache<K, V>(attention{dot{}}, {s.batch, 1, s.tokens, row_factors::row(s.heads, s.rank_k, s.width, s.shared_k), row_factors::row(s.heads, s.rank_v, s.value_width, s.shared_v)}, kind), of};
 }
 
 namespace detail {
@@ -84,14 +89,16 @@ void check_grouped(cache_view<K, V> const& c, row_factors const& f) {
     using door = detail::door<A>;
     check_cache<A>(c);
     if (!f.any()) { return; }
-    auto const check = [&](char const* name, extent_t row, extent_t rank) {
-        if (rank < 1 || row % rank != 0 || row / rank < f.heads) {
-            door::refuse(sentence<A>("heed: a row of ", name, " has ", row, " numbers; of ", f.heads, " heads and rank ", rank, " it has a multiple of the rank, ", rank * f.heads, " at least"));
+    auto const check = [&](char const* name, extent_t row, extent_t rank, shared_factor shared, extent_t width) {
+        extent_t const heads = shared == shared_factor::heads ? 0 : f.heads;
+        if (rank < 1 || row % rank != 0 || row / rank < heads || (shared == shared_factor::features && (row != rank * heads || width < 0))) {
+            door::refuse(sentence<A>("heed: a row of ", name, " has ", row, " numbers; of ", f.heads, " heads and rank ", rank, " it has ", shared == shared_factor::features ? "" : "a multiple of the rank, ", rank * heads,
+                                     shared == shared_factor::features ? ", since the factor of features is shared" : " at least"));
         }
     };
     if (c.heads() != 1) { door::refuse(sentence<A>("heed: the rows of a cache of factors have ", c.heads(), " heads; factors of all heads lie in one row")); }
-    check("the cache's k", c.k.extent(3), f.rank_k);
-    check("the cache's v", c.v.extent(3), f.rank_v);
+    check("the cache's k", c.k.extent(3), f.rank_k, f.shared_k, f.width);
+    check("the cache's v", c.v.extent(3), f.rank_v, f.shared_v, f.value_width);
 }
 
 } // namespace detail
@@ -113,7 +120,8 @@ void append(C& c, Rows const& rows_in, Options const&... options) {
 }
 
 // Writes new factors behind the last token of each sequence; k.b is turned before (heed::rotate on b, offset the first new position). Shapes: a (B, H, n, R),
-// b (B, R, n, d); extents of 1 stand for all. Throws shape_error, before anything is written, when a sequence has no room.
+// b (B, R, n, d); extents of 1 stand for all. A factor that the cache shares is one row, the same in every append. Throws shape_error, before anything is
+// written, when a sequence has no room.
 template <class A = native_arch, detail::FactorCache C, class S, class U>
 void append(C& c, factored<S> const& k, factored<U> const& v) {
     using door = detail::door<A>;
@@ -146,6 +154,22 @@ void append(C& c, factored<S> const& k, factored<U> const& v) {
         extent_t const before = to.rows.lengths[static_cast<std::size_t>(b)], n = rows_k.length(b);
         if (before + n > longest_sequence || !to.rows.has_room(b, before + n)) { door::refuse(sentence<A>("heed: sequence ", b, " has ", before, " tokens and no room in the cache for ", n, " more")); }
     }
+    bool const first = to.rows.longest() == 0;
+    auto const share = [&](auto const& f, shared_factor shared, auto* beside, char const* name, bool write) {
+        if (shared == shared_factor::none) { return; }
+        auto const& x = shared == shared_factor::heads ? f.a : f.b;
+        bool is_same = beside != nullptr && x.extent(0) == 1 && x.extent(2) == 1 && !x.is_ragged();
+        if (is_same) {
+            factor_append<A>::each_shared(f, shared, [&](extent_t at, auto one) {
+                auto const number = static_cast<std::remove_reference_t<decltype(*beside)>>(one);
+                if (write) { beside[at] = number; }
+                is_same = is_same && (first || beside[at] == number || (beside[at] != beside[at] && number != number));
+            });
+        }
+        if (!is_same) { door::refuse(sentence<A>("heed: the factor of ", shared == shared_factor::heads ? "heads" : "features", " of ", name, " is one for all tokens of this cache; it must be one row, and the same in every append")); }
+    };
+    share(k, to.of.shared_k, to.beside_k, "k", false), share(v, to.of.shared_v, to.beside_v, "v", false);
+    if (first) { share(k, to.of.shared_k, to.beside_k, "k", true), share(v, to.of.shared_v, to.beside_v, "v", true); }
     for (extent_t b = 0; b < to.rows.sequences(); ++b) {
         factor_append<A>::run(to, k, v, b, rows_k.length(b));
         to.rows.lengths[static_cast<std::size_t>(b)] += rows_k.length(b);

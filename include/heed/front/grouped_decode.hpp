@@ -48,9 +48,10 @@ public:
     std::size_t workspace_bytes() const { return line_bytes - 1 + engine_type::bytes(sizes_, slots()); }
 
     // One step, in the caller's memory (at least workspace_bytes(), any alignment). The cache may have grown; its shape may not.
-    template <class Save = detail::no_save>
-    void run(tensor_view<Q const> q, cache_view<K, V> const& c, tensor_view<Q> out, std::span<std::byte> workspace, Save const& saved = {}) {
-        problem x{q, c, sizes_.of, out, {}, 0};
+    template <class C, class Save = detail::no_save>
+    void run(tensor_view<Q const> q, C&& cache, tensor_view<Q> out, std::span<std::byte> workspace, Save const& saved = {}) {
+        auto const from = cache.grouped();
+        problem x{q, from.rows, sizes_.of, from.beside_k, from.beside_v, out, {}, 0};
         if constexpr (detail::is_save<Save>) {
             x.lse = saved.lse;
             x.lse_unit = (Save::natural ? 1.0 : math::log2e) / decltype(M::normalizer)::unit;
@@ -85,6 +86,9 @@ private:
         check_shape(x.q.shape(), x.cache, x.of);
         if (!(x.q.shape() == q_) || x.cache.k.extent(3) != sizes_.row_k || x.cache.v.extent(3) != sizes_.row_v || x.cache.heads() != sizes_.kv_heads || x.cache.reach() != reach_) {
             door::refuse("heed: the plan was made for another shape of q or of the cache; make a new plan");
+        }
+        if ((x.of.shared_k != shared_factor::none && x.beside_k == nullptr) || (x.of.shared_v != shared_factor::none && x.beside_v == nullptr)) {
+            door::refuse("heed: a factor that all tokens share has no memory beside the cache; see factor_cache_view");
         }
         argument const value{"the values", {q_.batch, q_.head, x.cache.reach(), sizes_.dv}, {}, 1, sizeof(V), {}, false};
         argument args[] = {argument::of("q", x.q), value, argument::of("out", x.out), argument::of("lse", x.lse)};
@@ -152,7 +156,7 @@ auto decode(M const& mechanism, Queries const& q, C&& c, O&& out, Options const&
     auto p = plan_grouped_decode<Q, A>(mechanism, q, c, backend);
     std::size_t const bytes = p.workspace_bytes();
     std::unique_ptr<std::byte[]> const memory(new std::byte[bytes]);
-    p.run(detail::operand_view<Q>(q), c.grouped().rows, out_view, std::span<std::byte>(memory.get(), bytes), saved);
+    p.run(detail::operand_view<Q>(q), c, out_view, std::span<std::byte>(memory.get(), bytes), saved);
     if constexpr (detail::is_save<std::remove_const_t<decltype(saved)>>) { return saved; }
 }
 

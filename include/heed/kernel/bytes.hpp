@@ -143,4 +143,14 @@ HEED_INLINE void store_codes(S const* x, extent_t step, extent_t n, float scale,
     }
 }
 
+// The row that codes stand for.
+template <class V, class E>
+HEED_INLINE void load_codes(E const* x, extent_t n, float scale, typename V::value_type* to) {
+    using T = typename V::value_type;
+    T const by = T(scale) * T(code_unit<E>);
+    extent_t e = 0;
+    for (; e + V::lanes <= n; e += V::lanes) { (widen<V>(x + e) * V(by)).store(to + e); }
+    for (; e < n; ++e) { to[e] = static_cast<T>(x[e]) / T(code_unit<E>) * by; }
+}
+
 } // namespace heed

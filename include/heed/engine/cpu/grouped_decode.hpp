@@ -32,6 +32,7 @@ struct grouped_problem {
     tensor_view<Q const> q; // (B, H, N, d); a shape only where the loader makes rows
     cache_view<KE, VE> cache;
     row_factors of;
+    T const *beside_k, *beside_v; // factors that all tokens share
     tensor_view<Q> out; // (B, H, N, dv)
     tensor_view<T> lse; // (B, H, N, 1), or null
     double lse_unit = 0;
@@ -43,7 +44,7 @@ struct grouped_problem {
 template <class M, class Q, class KE, class VE, class A>
 struct grouped_decode {
     static constexpr std::string_view name = "cpu.grouped.decode";
-    static_assert(std::is_same_v<compute_t<KE>, compute_t<VE>> && !is_byte<KE> && !is_byte<VE>, "heed: rows that serve many heads are cached as float, double, bf16 or fp16");
+    static_assert(std::is_same_v<compute_t<KE>, compute_t<VE>>, "heed: keys and values of a cache are computed in the same type; double goes with double");
     using T = compute_t<KE>;
     using V = vec<T, A>;
     using I = index_of<V>;
@@ -124,7 +125,7 @@ struct grouped_decode {
     // One thread's memory.
     struct slot {
         T *q, *b, *row, *s, *t, *x, *p, *peak, *none, *factor, *ones, *k, *v, *ak, *av, *before, *weight, *line;
-        segment* cut;
+        segment *cut, *first; // of a tile; its first row
         row_type* total;
         slot(arena& a, sizes const& n) {
             extent_t const tile = C.keys * pitch, heads = rounded(n.group, pitch);
@@ -137,13 +138,14 @@ struct grouped_decode {
             p = a.template take<T>(n.of.any() ? tile : 0);
             for (T** one : {&peak, &none, &factor, &ones}) { *one = a.template take<T>(pitch); }
             k = a.template take<T>(C.keys * spread(n.row_k));
-            v = a.template take<T>(C.keys * spread(n.row_v));
+            v = a.template take<T>(C.keys * spread(n.row_v < n.dv ? n.dv : n.row_v));
             ak = a.template take<T>(n.of.any() ? C.keys * n.of.rank_k * heads : 0);
             av = a.template take<T>(n.of.any() ? C.keys * n.of.rank_v * heads : 0);
             before = a.template take<T>(n.chunks * pitch);
             weight = a.template take<T>(n.chunks * pitch);
             line = a.template take<T>(n.dv * pitch);
             cut = a.template take<segment>(C.keys);
+            first = a.template take<segment>(1);
             total = a.template take<row_type>(C.vecs);
         }
     };
@@ -279,7 +281,7 @@ private:
 
         // Rows of the cache, in place if they lie one behind another as numbers of the type computed in.
         template <class E>
-        tile_rows<T> load_rows_of(tensor_view<E> const& x, range cols, bool packed, T* to) {
+        tile_rows<T> load_rows_of(tensor_view<E> const& x, tensor_view<float> const& scale, range cols, bool packed, T* to) {
             auto const where = c.x.cache.locate(b, cols.begin);
             if constexpr (std::is_same_v<E, T>) {
                 if (!packed && where.run >= cols.size()) { return {x.row(where.entry, kv_head, where.row), x.stride(2)}; }
@@ -288,7 +290,13 @@ private:
             for (extent_t j = cols.begin; j < cols.end;) {
                 auto const from = c.x.cache.locate(b, j);
                 extent_t const run = from.run < cols.end - j ? from.run : cols.end - j;
-                pack_rows<A>(x.row(from.entry, kv_head, from.row), x.stride(2), extent_t(1), run, x.extent(3), to + (j - cols.begin) * stride, stride);
+                E const* const rows = x.row(from.entry, kv_head, from.row);
+                T* const out = to + (j - cols.begin) * stride;
+                if constexpr (is_byte<E>) {
+                    for (extent_t y = 0; y < run; ++y) { load_codes<V>(rows + y * x.stride(2), x.extent(3), *detail::shared_row(scale, from.entry, kv_head, from.row + y), out + y * stride); }
+                } else {
+                    pack_rows<A>(rows, x.stride(2), extent_t(1), run, x.extent(3), out, stride);
+                }
                 j += run;
             }
             return {to, stride};
@@ -315,16 +323,23 @@ private:
         }
         key_tile load_keys(range cols, extent_t tokens) {
             bool const packed = tokens * c.n.tiles >= 3;
+            auto const& x = c.x.cache;
             row_factors const& f = c.n.of;
-            key_tile t{cols, load_rows_of(c.x.cache.k, cols, packed, mem.k), {nullptr, 0}, {nullptr, 0}, {nullptr, 0}, 0, 0};
-            t.v = std::is_same_v<KE, VE> && values_in_keys() ? t.k : load_rows_of(c.x.cache.v, cols, packed, mem.v);
+            key_tile t{cols, load_rows_of(x.k, x.k_scale, cols, packed, mem.k), {nullptr, 0}, {nullptr, 0}, {nullptr, 0}, 0, 0};
+            t.v = std::is_same_v<KE, VE> && values_in_keys() ? t.k : load_rows_of(x.v, x.v_scale, cols, packed, mem.v);
             if (f.any()) {
-                t.ak = load_heads(t.k, cols.size(), f.rank_k, mem.ak, t.ak_rank);
-                t.av = load_heads(t.v, cols.size(), f.rank_v, mem.av, t.av_rank);
-                t.k.data += f.rank_k * f.heads;
-                t.v.data += f.rank_v * f.heads;
+                split_factors(f.shared_k, c.x.beside_k, f.rank_k, cols.size(), mem.ak, t.k, t.ak, t.ak_rank);
+                split_factors(f.shared_v, c.x.beside_v, f.rank_v, cols.size(), mem.av, t.v, t.av, t.av_rank);
             }
             return t;
+        }
+        // Rows [A | B] into those of A and of B; a shared factor is one row, 0 apart.
+        void split_factors(shared_factor shared, T const* beside, extent_t rank, extent_t keys, T* buffer, tile_rows<T>& b_rows, tile_rows<T>& a_rows, extent_t& a_rank) {
+            bool const one = shared == shared_factor::heads;
+            a_rows = load_heads(one ? tile_rows<T>{beside, 0} : b_rows, one ? 1 : keys, rank, buffer, a_rank);
+            if (one) { a_rows.stride = 0; }
+            if (shared == shared_factor::none) { b_rows.data += rank * c.n.of.heads; }
+            if (shared == shared_factor::features) { b_rows = {beside, 0}; }
         }
 
         // Runs of keys that token i sees, relative to the tile; all heads see the same.
@@ -355,13 +370,15 @@ private:
             for (int g = 0; g < segments; ++g) { mem.cut[g].first = 0, mem.cut[g].last = vecs; }
             for (int w = 0; w < C.vecs; ++w) { (-math::inf<V>()).store(mem.peak + w * lanes); }
             T const* const q = mem.q + (i * n.tiles + t) * (n.features_first ? n.rank_q : n.d) * pitch;
-            bool const direct = !n.of.any() && n.parts == 1 && linear;
+            bool const direct = !n.of.any() && n.parts == 1 && linear, one_k = n.of.shared_k == shared_factor::features, one_v = n.of.shared_v == shared_factor::features;
+            *mem.first = {0, 1, 0, vecs, false};
             for (extent_t p = 0; p < n.parts; ++p) {
                 extent_t const from = n.of.any() ? p * n.d : p * n.piece, width = n.of.any() ? n.d : intersect({from, n.d}, {from, from + n.piece}).size();
                 T const* const qp = n.features_first ? mem.b + i * n.d * pitch : n.of.any() ? q : q + from * pitch;
+                if (one_k) { products(keys, *mem.first, from, width, qp, q, mem.t, mem.none, vecs); }
                 for (int g = 0; g < segments; ++g) {
                     segment const& part = mem.cut[g];
-                    products(keys, part, from, width, qp, q, direct ? mem.s : mem.t, direct ? mem.peak : mem.none, vecs);
+                    if (!one_k) { products(keys, part, from, width, qp, q, direct ? mem.s : mem.t, direct ? mem.peak : mem.none, vecs); }
                     if (!direct) { gather_part(keys, part, p, t, i, vecs); }
                 }
             }
@@ -373,14 +390,20 @@ private:
             }
             for (extent_t r = 0; r < n.of.rank_v; ++r) {
                 rows_to_come const ahead = next_v.share((i * n.tiles + t) * n.of.rank_v + r, n.row_tiles() * n.of.rank_v);
+                V sum[C.vecs];
+                for (int w = 0; w < C.vecs; ++w) { sum[w] = V(0); }
                 for (int g = 0; g < segments; ++g) {
                     for (int j = mem.cut[g].begin; j < mem.cut[g].end; ++j) {
                         T const* const a = keys.av.at(j) + r * keys.av_rank + t * pitch;
                         ahead.ask(j);
-                        for (int w = 0; w < vecs; ++w) { (V::load(mem.s + j * pitch + w * lanes) * V::load(a + w * lanes)).store(mem.p + j * pitch + w * lanes); }
+                        for (int w = 0; w < vecs; ++w) {
+                            V const p = V::load(mem.s + j * pitch + w * lanes) * V::load(a + w * lanes);
+                            if (one_v) { sum[w] = sum[w] + p; } else { p.store(mem.p + j * pitch + w * lanes); }
+                        }
                     }
                 }
-                mix::run(keys.v.data + r * n.dv, keys.v.stride, mem.p, mem.cut, segments, o, r == 0 ? mem.factor : mem.ones, n.dv, vecs);
+                for (int w = 0; one_v && w < vecs; ++w) { sum[w].store(mem.p + w * lanes); } // all keys have this value
+                mix::run(keys.v.data + r * n.dv, keys.v.stride, mem.p, one_v ? mem.first : mem.cut, one_v ? 1 : segments, o, r == 0 ? mem.factor : mem.ones, n.dv, vecs);
             }
         }
         // Products of a run of keys with the packed queries; features first: with their features' factors, then with their heads'.
@@ -398,14 +421,14 @@ private:
         // s (+)= A_p t; the last part bends what is there and finds its peak.
         void gather_part(key_tile const& keys, segment const& part, extent_t p, extent_t t, extent_t i, int vecs) {
             auto const score = c.m.score;
-            bool const factors = c.n.of.any(), fresh = p == 0, last = p + 1 == c.n.parts;
+            bool const factors = c.n.of.any(), fresh = p == 0, last = p + 1 == c.n.parts, one = c.n.of.shared_k == shared_factor::features;
             place const own = at();
             rows_to_come const ahead = next_k.share((i * c.n.tiles + t) * c.n.parts + p, c.n.row_tiles() * c.n.parts);
             for (int w = 0; w < vecs; ++w) {
                 V top = V::load(mem.peak + w * lanes);
                 for (int j = part.begin; j < part.end; ++j) {
                     extent_t const offset = j * pitch + w * lanes;
-                    V s = V::load(mem.t + offset);
+                    V s = V::load(mem.t + (one ? w * lanes : offset));
                     if (w == 0) { ahead.ask(j); }
                     if (factors) { s = s * V::load(keys.ak.at(j) + p * keys.ak_rank + t * pitch + w * lanes); }
                     if (!fresh) { s = s + V::load(mem.s + offset); }
