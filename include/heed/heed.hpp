@@ -12,6 +12,7 @@
 #include <heed/front/degree_normalised.hpp>
 #include <heed/front/edge.hpp>
 #include <heed/front/factored.hpp>
+#include <heed/front/factored_backward.hpp>
 #include <heed/front/flow.hpp>
 #include <heed/front/gated_slot.hpp>
 #include <heed/front/gradient_memory.hpp>

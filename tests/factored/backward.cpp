@@ -2,6 +2,8 @@
 // Gradients of the factors against the oracle's gradients of the rows, contracted in double; threads; what is refused.
 #include "factors.hpp"
 
+#include <support/allocation_counter.hpp>
+
 using namespace heed_test;
 
 namespace {
@@ -16,7 +18,8 @@ void look(verdict& found, char const* name, heed::tensor_view<T const> got, orac
                 for (extent_t e = 0; e < got.extent(3); ++e) { found.look(name, b, h, n, e, static_cast<double>(got(b, h, n, e)), exact(b, h, n, e), eps<T> * units * size(b, h, n, e)); }
 }
 
-template <class T>
+using T = double;
+
 void check_call(call_sizes const& n, random_source& random, bool far) {
     factored_call<T> p(n, random, far);
     p.back(causal);
@@ -46,9 +49,8 @@ TEST_CASE("factored: gradients of every factor are those of the rows, contracted
     random_source random(921);
     for (call_sizes const& n : {call_sizes{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, call_sizes{2, 4, 4, 33, 50, 17, 9, 6, 2, 3}, call_sizes{1, 6, 2, 70, 61, 16, 8, 3, 5, 1}, call_sizes{2, 2, 2, 21, 40, 12, 12, 6, 2, 3, true, false},
                                 call_sizes{2, 2, 1, 13, 30, 10, 5, 2, 4, 4, false, true}, call_sizes{1, 2, 2, 5, 3, 4, 4, 2, 2, 2}, call_sizes{1, 2, 2, 5, 0, 4, 4, 2, 2, 2}}) {
-        check_call<double>(n, random, false);
-        check_call<double>(n, random, true);
-        check_call<float>(n, random, false);
+        check_call(n, random, false);
+        check_call(n, random, true);
     }
 }
 
@@ -162,8 +164,64 @@ TEST_CASE("factored: gradients that do not fit are refused before anything is wr
     refused(heed::factored_gradient<double>{small.view(), {}}, p.v.gradient());
     refused(heed::factored_gradient<double>{p.v.da.view(), {}}, p.v.gradient()); // of another shape, and the same memory
     refused(p.q.gradient(), heed::factored_gradient<double>{p.v.da.view(), {p.v.a.view().data_handle(), p.v.b.shape(), p.v.b.view().strides()}});
-    tensor<double> slopes({1, 2, 1, 1});
-    slopes.fill(0.5);
-    auto const per_head = heed::attention{heed::dot{} | heed::alibi{slopes.in()}, heed::causal_bottom_right{}, heed::softmax{}};
-    CHECK_THROWS_AS(heed::backward(per_head, p.q.operand(), p.k.operand(), p.v.operand(), p.out.in(), heed::save{p.lse.view()}, p.dout.in(), p.q.gradient(), p.k.gradient(), p.v.gradient()), heed::shape_error);
+}
+
+TEST_CASE("factored: policies with data per head take all heads at once, and get their gradient", "[factored]") {
+    HEED_SEEDED;
+    random_source random(926);
+    factored_call<double> p({2, 6, 3, 20, 31, 8, 5, 3, 2, 2}, random);
+    tensor<double> slopes({1, 6, 1, 1}), dslopes(slopes.shape()), wanted(slopes.shape());
+    slopes.normal(random);
+    auto const m = heed::attention{heed::dot{} | heed::inv_sqrt_width{} | heed::alibi{slopes.in()}, heed::causal_bottom_right{}, heed::softmax{}};
+    p.run(m);
+    heed::save<double> const saved{p.lse.view()};
+    CHECK(heed::plan_backward(m, p.q.operand(), p.k.operand(), p.v.operand(), p.out.in(), saved, p.dout.in(), p.q.gradient(), p.k.gradient(), p.v.gradient()).heads_at_once() == 3);
+    heed::backward(m, p.q.operand(), p.k.operand(), p.v.operand(), p.out.in(), saved, p.dout.in(), p.q.gradient(), p.k.gradient(), p.v.gradient(), heed::alibi_gradient{dslopes.view()});
+    // the rows written out
+    auto const written = [](factors<double> const& f) {
+        auto const rows = f.rows();
+        tensor<double> x(rows.s);
+        x.each_at([&](double& y, extent_t b, extent_t h, extent_t n, extent_t e) { y = rows(b, h, n, e); });
+        return x;
+    };
+    auto const q = written(p.q), k = written(p.k), v = written(p.v);
+    tensor<double> dq(q.shape()), dk(k.shape()), dv(v.shape());
+    heed::backward(m, q.in(), k.in(), v.in(), p.out.in(), saved, p.dout.in(), dq.view(), dk.view(), dv.view(), heed::alibi_gradient{wanted.view()});
+    CHECK(compare_close<double>(dslopes.in(), wanted.in(), 1e-11).good());
+    verdict found;
+    auto const same = [&](factors<double> const& f, tensor<double> const& d) {
+        auto const s = f.pulled(oracle::read(d.in()), oracle::read(d.in()));
+        look<double>(found, "da", f.da.in(), s.da, oracle::array(f.da.shape(), 1), 1e5);
+        look<double>(found, "db", f.db.in(), s.db, oracle::array(f.db.shape(), 1), 1e5);
+    };
+    same(p.q, dq), same(p.k, dk), same(p.v, dv);
+    INFO(found.text);
+    CHECK(found.good());
+}
+
+TEST_CASE("factored: a plan of backward allocates nothing and stays in its workspace; the door allocates once", "[factored]") {
+    HEED_SEEDED;
+    random_source random(927);
+    for (call_sizes const& n : {call_sizes{2, 4, 2, 49, 131, 7, 9, 3, 2, 2}, call_sizes{1, 1, 1, 0, 5, 3, 3, 1, 1, 1}, call_sizes{1, 2, 1, 5, 0, 3, 3, 2, 1, 1}, call_sizes{1, 2, 1, 60, 2100, 6, 3, 2, 1, 1}}) {
+        factored_call<double> p(n, random);
+        p.back(causal);
+        tensor<double> db(p.k.db.shape());
+        db.copy(p.k.db.in());
+        heed::save<double> const saved{p.lse.view()};
+        for (int threads : {1, 3}) {
+            auto plan = heed::plan_backward(causal, p.q.operand(), p.k.operand(), p.v.operand(), p.out.in(), saved, p.dout.in(), p.q.gradient(), p.k.gradient(), p.v.gradient(), heed::cpu{backwards{threads}}, heed::saved_gradient{p.dlse.in()});
+            guarded_block const workspace(plan.workspace_bytes(), place::upper_page, 3);
+            allocation_scope const scope;
+            plan.run(std::span<std::byte>(workspace.data(), workspace.bytes()));
+            std::size_t const calls = scope.calls();
+            INFO(n << ", threads " << threads);
+            CHECK(calls == 0);
+            CHECK(workspace.surroundings_intact());
+            CHECK(same_bits(db, p.k.db));
+        }
+        allocation_scope const scope;
+        heed::backward(causal, p.q.operand(), p.k.operand(), p.v.operand(), p.out.in(), saved, p.dout.in(), p.q.gradient(), p.k.gradient(), p.v.gradient());
+        std::size_t const calls = scope.calls();
+        CHECK(calls == 1);
+    }
 }

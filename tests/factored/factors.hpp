@@ -7,7 +7,7 @@
 #include <support/problem.hpp>
 #include <support/team.hpp>
 
-#include <heed/front/factored.hpp>
+#include <heed/front/factored_backward.hpp>
 
 namespace heed_test {
 

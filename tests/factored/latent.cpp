@@ -2,6 +2,7 @@
 // Latent attention: naive and absorbed, prefill and steps, grouped latents, against the oracle on keys and values written out.
 #include <oracle/softmax.hpp>
 #include <support/catch.hpp>
+#include <support/allocation_counter.hpp>
 #include <support/problem.hpp>
 #include <support/team.hpp>
 
@@ -129,6 +130,42 @@ TEST_CASE("latent: maps that select features are multi-head attention with the s
     v.each_at([&](double& x, extent_t, extent_t h, extent_t j, extent_t e) { x = p.c(0, 0, j, (H + h) * d + e); });
     heed::forward(heed::softmax_attention(heed::causal_bottom_right{}), p.q.in(), k.in(), v.in(), expected.view());
     CHECK(compare_close<double>(p.out.in(), expected.in(), 1e-14).good());
+}
+
+TEST_CASE("latent: ragged batches, data per head, one allocation", "[factored]") {
+    HEED_SEEDED;
+    random_source random(964);
+    std::vector<std::int32_t> const starts{0, 9, 9, 40}, ends{0, 2, 2, 7};
+    heed::ragged_offsets const keys(starts), queries(ends);
+    latent_call<float> p({1, 6, 2, 7, 40, 12, 5, 4, 3}, random);
+    auto const at = [](auto const& x, heed::ragged_offsets const& o) { return heed::ragged(x, o); };
+    tensor<float> slopes({1, 6, 1, 1}), alone(p.out.shape()), mixed(p.mixed.shape()), absorbed(p.absorbed.shape());
+    slopes.normal(random);
+    auto const m = heed::attention{heed::dot{} | heed::inv_sqrt_width{} | heed::alibi{slopes.in()}, heed::causal_bottom_right{}, heed::softmax{}};
+    auto plan = heed::plan_latent_forward(m, at(p.q.in(), queries), at(p.c.in(), keys), at(p.r.in(), keys), p.w_uk.in(), p.w_uv.in());
+    CHECK(plan.heads_at_once() == 6);
+    guarded_block const workspace(plan.workspace_bytes(), place::upper_page, 3);
+    std::size_t calls = 0;
+    {
+        allocation_scope const scope;
+        plan.run(at(p.out.view(), queries), std::span<std::byte>(workspace.data(), workspace.bytes()));
+        calls = scope.calls();
+    }
+    CHECK(calls == 0);
+    CHECK(workspace.surroundings_intact());
+    auto const cut = [](auto const& x, std::int32_t begin, std::int32_t end) { return std::remove_cvref_t<decltype(x)>{x.row(0, 0, begin), {1, x.extent(1), end - begin, x.extent(3)}, x.strides()}; };
+    for (std::size_t b = 0; b < 3; ++b) {
+        heed::latent_forward(m, cut(p.q.in(), ends[b], ends[b + 1]), cut(p.c.in(), starts[b], starts[b + 1]), cut(p.r.in(), starts[b], starts[b + 1]), p.w_uk.in(), p.w_uv.in(), cut(alone.view(), ends[b], ends[b + 1]));
+    }
+    CHECK(same_bits(p.out, alone));
+    // the maps of ragged queries and results
+    auto const part = [&](extent_t first, extent_t count) { return at(heed::detail::features_of(p.q.in(), first, count), queries); };
+    heed::absorb_queries(part(0, 5), part(5, 4), p.w_uk.in(), at(absorbed.view(), queries));
+    CHECK(same_bits(absorbed, p.absorbed));
+    mixed.normal(random);
+    heed::expand_values(mixed.in(), p.w_uv.in(), p.out.view());
+    heed::expand_values(at(mixed.in(), queries), p.w_uv.in(), at(alone.view(), queries));
+    CHECK(same_bits(p.out, alone));
 }
 
 TEST_CASE("latent: what does not fit is refused", "[factored]") {

@@ -18,6 +18,9 @@ inline constexpr bool is_saved_gradient<saved_gradient<T>> = true;
 template <class O>
 inline constexpr bool is_backward_option = is_backend<O> || is_saved_gradient<O> || PolicyGradient<O>;
 
+// For a plan that is only asked for its bytes: tensors of null address among q, k and v get their memory later.
+struct unplaced {};
+
 // How engines of other backends than the CPU are asked; their headers say.
 template <class Engines>
 struct gradient_engine;
@@ -58,7 +61,7 @@ public:
             static_assert(kept == 0, "heed: backward of this normalizer needs what forward saved: pass the result of forward(..., heed::save{lse})");
         }
         (take(options, options...), ...);
-        check(detail::is_save<Saved>);
+        check(detail::is_save<Saved>, (std::is_same_v<Options, detail::unplaced> || ...));
     }
     backward_plan(backward_plan const& other) : mechanism_(other.mechanism_), problem_(rebound(other)), backend_(other.backend_) {}
 
@@ -121,12 +124,13 @@ private:
             if (nth >= 0) { door::refuse(sentence<A>("heed: more options '", O::name, "' than policies that take one")); }
         }
     }
-    void check(bool with_saved) {
+    void check(bool with_saved, bool unplaced) {
         using detail::argument;
         problem const& x = problem_;
         argument args[detail::gradient_arguments] = {
             argument::of("q", x.q),       argument::of("k", x.k),         argument::of("v", x.v),   argument::of("out", x.out), argument::of("lse", x.saved),
             argument::of("dout", x.dout), argument::of("dlse", x.dsaved), argument::of("dq", x.dq), argument::of("dk", x.dk),   argument::of("dv", x.dv)};
+        for (int const i : {detail::arg_q, detail::arg_k, detail::arg_v}) { args[i].made = unplaced && args[i].address == 0; }
         door::check_axes(args, with_saved ? 5 : 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
         if (with_saved && x.saved.extent(3) != kept) {
             door::refuse(sentence<A>("heed: lse has ", x.saved.extent(3), " features; it holds what forward saved of a row, lse.feature must be ", kept));

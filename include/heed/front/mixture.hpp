@@ -72,14 +72,6 @@ HEED_HD tensor_view<T const> keys_of(S const& source, tensor_view<T const> const
         return k;
     }
 }
-// Contiguous memory in the shape (and with the sequences) of a view.
-template <class T, class U>
-HEED_HD tensor_view<T> like(T* data, tensor_view<U> const& v) {
-    shape const s = v.shape();
-    if (!v.is_ragged()) { return {data, s}; }
-    extent_t const rows = v.offsets()[v.offsets().count()];
-    return {data, s, {0, rows * s.feature, s.feature, 1}, v.offsets()};
-}
 
 } // namespace detail
 

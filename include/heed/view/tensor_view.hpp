@@ -151,4 +151,21 @@ HEED_INLINE tensor_view<T> ragged(tensor_view<T> packed, ragged_offsets starts) 
     return {packed.data_handle(), s, st, starts};
 }
 
+namespace detail {
+// Contiguous memory in the shape (and with the sequences) of a view.
+template <class T, class U>
+HEED_HD tensor_view<T> like(T* data, tensor_view<U> const& v) {
+    shape const s = v.shape();
+    if (!v.is_ragged()) { return {data, s}; }
+    extent_t const rows = v.offsets()[v.offsets().count()];
+    return {data, s, {0, rows * s.feature, s.feature, 1}, v.offsets()};
+}
+// Sequences one behind another as one long one, for what takes rows one by one.
+template <class T>
+HEED_HD tensor_view<T> whole(tensor_view<T> const& v) {
+    if (!v.is_ragged()) { return v; }
+    return {v.data_handle(), {1, v.extent(1), v.offsets()[v.offsets().count()], v.extent(3)}, v.strides()};
+}
+} // namespace detail
+
 } // namespace heed
