@@ -147,7 +147,7 @@ TEST_CASE("merged: rotary keys stand at the position of their entry's last token
     auto const mass = c.mass();
     heed::compress(c.cache, 17, mass.in());
     heed::rotary const rope{};
-    auto const m = heed::with_load(heed::merged_attention(c.cache.log_multiplicity(), heed::full{}), heed::load{c.cache.of_queries(rope), c.cache.of_keys(rope)});
+    auto const m = heed::with_load(heed::merged_attention(c.cache.log_multiplicity(), heed::full{}), heed::load{c.cache.of_queries(rope, 2), c.cache.of_keys(rope)});
     heed::forward(m, c.q.in(), c.cache.keys(), c.cache.values(), c.out.view());
     // the same, turned by hand
     tensor<T> k({1, 1, 17, 8}), q(c.q.shape()), expected(c.out.shape());
@@ -160,4 +160,52 @@ TEST_CASE("merged: rotary keys stand at the position of their entry's last token
     heed::rotate(q.view(), at);
     heed::forward(heed::merged_attention(c.cache.log_multiplicity(), heed::full{}), q.in(), k.in(), c.cache.values(), expected.view());
     CHECK(compare_close<T>(c.out.in(), expected.in(), 1e-14).good());
+}
+
+TEST_CASE("merged: sequences of different lengths, prefill and steps, are each what they are alone", "[factored]") {
+    HEED_SEEDED;
+    random_source random(985);
+    extent_t const H = 4, G = 2, d = 8, e = 5;
+    std::vector<std::int32_t> const starts{0, 30, 41, 41};
+    std::vector<extent_t> const counts{30, 11, 0};
+    heed::ragged_offsets const offsets(starts);
+    heed::merge_rule const rule{3, 50};
+    tensor<T> k({1, G, 41, d}), v({1, G, 41, e}), q({1, H, 6, d}), out({1, H, 6, e}), step(out.shape());
+    k.normal(random), v.normal(random), q.normal(random);
+    heed::merged_cache<T> all({3, G, 40, d, e}, rule);
+    heed::append(all, heed::ragged(k.in(), offsets), heed::ragged(v.in(), offsets));
+    CHECK((all.entries(0) == 30 && all.entries(1) == 11 && all.entries(2) == 0));
+    tensor<T> mass({3, 1, 30, 1});
+    mass.each([&](T& x) { x = std::fabs(random.normal()); });
+    heed::compress(all, 9, mass.in());
+    CHECK((all.entries(0) == 9 && all.entries(1) == 9 && all.entries(2) == 0 && all.tokens(0) == 30 && all.tokens(1) == 11));
+    // different numbers of new tokens
+    std::vector<std::int32_t> const more{0, 2, 5, 6};
+    heed::ragged_offsets const news(more);
+    tensor<T> k2({1, G, 6, d}), v2({1, G, 6, e});
+    k2.normal(random), v2.normal(random);
+    heed::append(all, heed::ragged(k2.in(), news), heed::ragged(v2.in(), news));
+    CHECK((all.entries(0) == 11 && all.entries(1) == 12 && all.entries(2) == 1));
+    heed::rotary const rope{};
+    auto const counted = [&](extent_t b) { return extent_t(more[static_cast<std::size_t>(b) + 1] - more[static_cast<std::size_t>(b)]); };
+    auto const causal = heed::merged_attention(all.log_multiplicity(), heed::causal_lengths{all.lengths()});
+    auto const turned = heed::with_load(causal, heed::load{all.of_queries(rope, counted), all.of_keys(rope)});
+    tensor<T> alone(out.shape()), alone_turned(out.shape()), out_turned(out.shape());
+    heed::forward(causal, heed::ragged(q.in(), news), all.keys(), all.values(), heed::ragged(out.view(), news));
+    heed::forward(turned, heed::ragged(q.in(), news), all.keys(), all.values(), heed::ragged(out_turned.view(), news));
+    heed::decode(heed::merged_attention(all.log_multiplicity(), heed::causal_bottom_right{}), heed::ragged(q.in(), news), all.view(), heed::ragged(step.view(), news));
+    for (extent_t b = 0; b < 3; ++b) {
+        extent_t const first = starts[static_cast<std::size_t>(b)], n = counts[static_cast<std::size_t>(b)], at = more[static_cast<std::size_t>(b)], fresh = counted(b);
+        auto const cut = [](auto const& x, extent_t begin, extent_t count) { return std::remove_cvref_t<decltype(x)>{x.row(0, 0, begin), {1, x.extent(1), count, x.extent(3)}, x.strides()}; };
+        heed::merged_cache<T> one({1, G, 40, d, e}, rule);
+        heed::append(one, cut(k.in(), first, n), cut(v.in(), first, n));
+        if (n > 0) { heed::compress(one, 9, heed::tensor_view<T const>{mass.in().row(b, 0, 0), {1, 1, n, 1}}); }
+        heed::append(one, cut(k2.in(), at, fresh), cut(v2.in(), at, fresh));
+        auto const m = heed::merged_attention(one.log_multiplicity(), heed::causal_bottom_right{});
+        heed::forward(m, cut(q.in(), at, fresh), one.keys(), one.values(), cut(alone.view(), at, fresh));
+        heed::forward(heed::with_load(m, heed::load{one.of_queries(rope, fresh), one.of_keys(rope)}), cut(q.in(), at, fresh), one.keys(), one.values(), cut(alone_turned.view(), at, fresh));
+    }
+    CHECK(compare_close<T>(out.in(), alone.in(), 1e-13).good());
+    CHECK(compare_close<T>(out_turned.in(), alone_turned.in(), 1e-13).good());
+    CHECK(compare_close<T>(step.in(), alone.in(), 1e-13).good());
 }

@@ -8,16 +8,18 @@
 // Pairs of neighbours are merged in rounds, the least weight first, none twice in a round: weight = (mass_a + mass_b)(l_a + l_b) e^{-index / age}, mass the
 // attention that an entry got. The first `sinks` entries stay. All heads and elements of a sequence merge the same pairs.
 //
-//   append(cache, k, v); forward(merged_attention(cache.log_multiplicity(), causal_bottom_right{}), q, cache.keys(), cache.values(), out);
-//   attention_mass(mechanism, q, cache.keys(), saved, mass); compress(cache, 1024, mass)
+//   append(cache, k, v); forward(merged_attention(cache.log_multiplicity(), causal_lengths{cache.lengths()}), q, cache.keys(), cache.values(), out);
+//   attention_mass(mechanism, q, cache.keys(), saved, mass); compress(cache, 1024, mass);     steps: decode(mechanism, q, cache.view(), out)
 //
-// The newest entries are the newest tokens, so that causal_bottom_right among N <= (tokens since the last compression) queries is right.
+// The newest entries are the newest tokens, so that a causal pattern among N <= (tokens since the last compression) queries is right: causal_lengths, or
+// causal_bottom_right in steps and where all sequences have as many entries.
 #pragma once
 
 #include <heed/front/attention.hpp>
 #include <heed/front/backward.hpp>
 #include <heed/front/cache.hpp>
 #include <heed/mechanism/merged.hpp>
+#include <heed/policy/pattern/lengths.hpp>
 #include <heed/policy/load/rotary.hpp>
 
 #include <algorithm>
@@ -36,14 +38,14 @@ class merged_cache {
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "heed: entries are merged as float or double");
     cache_shape s_;
     merge_rule rule_;
-    extent_t entries_ = 0, tokens_ = 0;
-    std::vector<T> k_, v_, h_, log_l_;
-    std::vector<std::int32_t> position_, l_;
+    std::vector<extent_t> entries_, tokens_; // of each sequence
+    std::vector<T> k_, v_, h_, log_l_;       // log_l_ behind a sequence's last entry: -inf
+    std::vector<std::int32_t> position_, l_, length_, asked_;
 
     T* row(std::vector<T>& x, extent_t width, extent_t b, extent_t h, extent_t j) { return x.data() + ((b * s_.heads + h) * s_.tokens + j) * width; }
     template <class X>
     tensor_view<X> rows(X* x, extent_t width) const {
-        return {x, {s_.batch, s_.heads, entries_, width}, {s_.heads * s_.tokens * width, s_.tokens * width, width, 1}};
+        return {x, {s_.batch, s_.heads, entries(), width}, {s_.heads * s_.tokens * width, s_.tokens * width, width, 1}};
     }
 
 public:
@@ -52,75 +54,99 @@ public:
         if (s.batch < 0 || s.heads < 0 || s.tokens < 0 || s.width < 0 || s.value_width < 0 || rule.sinks < 0) { HEED_THROW(shape_error("heed: sizes of a cache must not be negative")); }
         auto const size = [&](extent_t width) { return static_cast<std::size_t>(s.batch * s.heads * s.tokens * width); };
         k_.resize(size(s.width)), h_.resize(size(s.width)), v_.resize(size(s.value_width));
-        log_l_.resize(static_cast<std::size_t>(s.batch * s.tokens)), position_.resize(log_l_.size()), l_.resize(log_l_.size());
+        log_l_.resize(static_cast<std::size_t>(s.batch * s.tokens), -math::inf<T>()), position_.resize(log_l_.size()), l_.resize(log_l_.size());
+        entries_.resize(static_cast<std::size_t>(s.batch)), tokens_.resize(entries_.size()), length_.resize(entries_.size());
     }
-    extent_t entries() const { return entries_; }
-    extent_t tokens() const { return tokens_; }
+    extent_t entries(extent_t b) const { return entries_[static_cast<std::size_t>(b)]; }
+    extent_t tokens(extent_t b) const { return tokens_[static_cast<std::size_t>(b)]; }
+    extent_t entries() const { return entries_.empty() ? 0 : *std::max_element(entries_.begin(), entries_.end()); } // of the sequence with most
+    extent_t tokens() const { return tokens_.empty() ? 0 : *std::max_element(tokens_.begin(), tokens_.end()); }
     cache_shape const& sizes() const { return s_; }
     tensor_view<T const> keys() const { return rows(k_.data(), s_.width); }
     tensor_view<T const> values() const { return rows(v_.data(), s_.value_width); }
     tensor_view<T> sensitivities() { return rows(h_.data(), s_.width); } // {B, H, entries, d}, written by the caller; 0: not known
-    tensor_view<T const> log_multiplicity() const { return {log_l_.data(), {s_.batch, 1, 1, entries_}, {s_.tokens, 0, 0, 1}}; }
+    tensor_view<T const> log_multiplicity() const { return {log_l_.data(), {s_.batch, 1, 1, entries()}, {s_.tokens, 0, 0, 1}}; }
+    tensor_view<std::int32_t const> lengths() const { return {length_.data(), {s_.batch, 1, 1, 1}}; } // entries of each sequence
+    // For decode; of as many rows as the longest sequence has entries.
+    cache_view<T> view() {
+        strides const k{s_.heads * s_.tokens * s_.width, s_.tokens * s_.width, s_.width, 1}, v{s_.heads * s_.tokens * s_.value_width, s_.tokens * s_.value_width, s_.value_width, 1};
+        return {cache_kind::contiguous, {k_.data(), {s_.batch, s_.heads, entries(), s_.width}, k}, {v_.data(), {s_.batch, s_.heads, entries(), s_.value_width}, v}, entries_};
+    }
     extent_t multiplicity(extent_t b, extent_t j) const { return l_[static_cast<std::size_t>(b * s_.tokens + j)]; }
-    tensor_view<std::int32_t const> positions() const { return {position_.data(), {s_.batch, 1, entries_, 1}, {s_.tokens, 0, 1, 0}}; }
-    std::size_t bytes() const { return (k_.size() + v_.size() + h_.size() + log_l_.size()) * sizeof(T) + (position_.size() + l_.size()) * sizeof(std::int32_t); }
+    tensor_view<std::int32_t const> positions() const { return {position_.data(), {s_.batch, 1, entries(), 1}, {s_.tokens, 0, 1, 0}}; }
+    std::size_t bytes() const {
+        return (k_.size() + v_.size() + h_.size() + log_l_.size()) * sizeof(T) + (position_.size() + l_.size() + length_.size()) * sizeof(std::int32_t) + (entries_.size() + tokens_.size()) * sizeof(extent_t);
+    }
 
-    // The loaders of keys at their entries' positions, and of queries that are the last tokens.
+    // The loaders of keys at their entries' positions, and of queries that are the last `count(b)` tokens of each sequence (a number: of all).
     template <class P, class F>
     rotary<P, F> of_keys(rotary<P, F> rope) const {
         rope.positions = positions();
         return rope;
     }
-    template <class P, class F>
-    rotary<P, F> of_queries(rotary<P, F> rope) const {
-        rope.offset += tokens_ - entries_;
+    template <class P, class F, class N>
+    rotary<P, F> of_queries(rotary<P, F> rope, N const& count) {
+        auto const last = [&](extent_t b) {
+            if constexpr (std::is_convertible_v<N, extent_t>) { return static_cast<extent_t>(count); } else { return static_cast<extent_t>(count(b)); }
+        };
+        extent_t most = 0;
+        for (extent_t b = 0; b < s_.batch; ++b) { most = std::max(most, last(b)); }
+        asked_.assign(static_cast<std::size_t>(s_.batch * most), 0);
+        for (extent_t b = 0; b < s_.batch; ++b) {
+            for (extent_t i = 0; i < last(b); ++i) { asked_[static_cast<std::size_t>(b * most + i)] = static_cast<std::int32_t>(tokens(b) - last(b) + i); }
+        }
+        rope.positions = {asked_.data(), {s_.batch, 1, most, 1}};
         return rope;
     }
 
     // New tokens, one entry each. Checked by append.
     template <class A>
     void take(tensor_view<T const> const& k, tensor_view<T const> const& v) {
-        extent_t const n = k.extent(2);
         for (extent_t b = 0; b < s_.batch; ++b) {
+            extent_t const n = k.length(b), end = entries(b);
             for (extent_t h = 0; h < s_.heads; ++h) {
-                pack_rows<A>(k.row(b, h, 0), k.stride(2), k.stride(3), n, s_.width, row(k_, s_.width, b, h, entries_), s_.width);
-                pack_rows<A>(v.row(b, h, 0), v.stride(2), v.stride(3), n, s_.value_width, row(v_, s_.value_width, b, h, entries_), s_.value_width);
-                std::fill_n(row(h_, s_.width, b, h, entries_), n * s_.width, T(0));
+                pack_rows<A>(k.row(b, h, 0), k.stride(2), k.stride(3), n, s_.width, row(k_, s_.width, b, h, end), s_.width);
+                pack_rows<A>(v.row(b, h, 0), v.stride(2), v.stride(3), n, s_.value_width, row(v_, s_.value_width, b, h, end), s_.value_width);
+                std::fill_n(row(h_, s_.width, b, h, end), n * s_.width, T(0));
             }
             for (extent_t i = 0; i < n; ++i) {
-                std::size_t const at = static_cast<std::size_t>(b * s_.tokens + entries_ + i);
-                log_l_[at] = T(0), l_[at] = 1, position_[at] = static_cast<std::int32_t>(tokens_ + i);
+                std::size_t const at = static_cast<std::size_t>(b * s_.tokens + end + i);
+                log_l_[at] = T(0), l_[at] = 1, position_[at] = static_cast<std::int32_t>(tokens(b) + i);
             }
+            resize(b, end + n);
+            tokens_[static_cast<std::size_t>(b)] += n;
         }
-        entries_ += n, tokens_ += n;
     }
     // Rounds of merging until `size` entries are left. mass(b, j): attention that entry j got.
     template <class Mass>
     void shrink(extent_t size, Mass const& mass) {
-        std::vector<double> got(static_cast<std::size_t>(s_.batch * s_.tokens));
+        std::vector<double> got(static_cast<std::size_t>(s_.tokens));
         for (extent_t b = 0; b < s_.batch; ++b) {
-            for (extent_t j = 0; j < entries_; ++j) { got[static_cast<std::size_t>(b * s_.tokens + j)] = mass(b, j); }
-        }
-        while (entries_ > size && entries_ - rule_.sinks > 1) {
-            extent_t const most = (entries_ - rule_.sinks) / 2, merges = entries_ - size < most ? entries_ - size : most;
-            extent_t left = entries_;
-            for (extent_t b = 0; b < s_.batch; ++b) { left = round(b, merges, got.data() + b * s_.tokens); }
-            entries_ = left;
+            for (extent_t j = 0; j < entries(b); ++j) { got[static_cast<std::size_t>(j)] = mass(b, j); }
+            while (entries(b) > size && entries(b) - rule_.sinks > 1) {
+                extent_t const most = (entries(b) - rule_.sinks) / 2;
+                resize(b, round(b, std::min(entries(b) - size, most), got.data()));
+            }
         }
     }
 
 private:
-    // As many merges in every sequence; how many entries are left.
+    void resize(extent_t b, extent_t n) {
+        for (extent_t j = n; j < entries(b); ++j) { log_l_[static_cast<std::size_t>(b * s_.tokens + j)] = -math::inf<T>(); }
+        entries_[static_cast<std::size_t>(b)] = n, length_[static_cast<std::size_t>(b)] = static_cast<std::int32_t>(n);
+    }
+    // How many entries are left.
     extent_t round(extent_t b, extent_t merges, double* mass) {
+        extent_t const count = entries(b);
         std::int32_t* const l = l_.data() + b * s_.tokens;
-        std::vector<extent_t> order(static_cast<std::size_t>(entries_ - 1 - rule_.sinks));
+        std::vector<extent_t> order(static_cast<std::size_t>(count - 1 - rule_.sinks));
         std::iota(order.begin(), order.end(), rule_.sinks);
         auto const weight = [&](extent_t j) { return (mass[j] + mass[j + 1]) * static_cast<double>(l[j] + l[j + 1]) * std::exp(-static_cast<double>(j) / rule_.age); };
-        std::vector<double> cost(static_cast<std::size_t>(entries_));
+        std::vector<double> cost(static_cast<std::size_t>(count));
         for (extent_t const j : order) { cost[static_cast<std::size_t>(j)] = weight(j); }
         std::stable_sort(order.begin(), order.end(), [&](extent_t x, extent_t y) { return cost[static_cast<std::size_t>(x)] < cost[static_cast<std::size_t>(y)]; });
         // The least first, none that touches one already chosen. That may block the rest with fewer than `merges`: then pairs from the front on, which always suffice.
-        std::vector<bool> joins(static_cast<std::size_t>(entries_), false), taken(static_cast<std::size_t>(entries_), false);
+        std::vector<bool> joins(static_cast<std::size_t>(count), false), taken(static_cast<std::size_t>(count), false);
         extent_t chosen = 0;
         for (extent_t const j : order) {
             if (chosen == merges) { break; }
@@ -134,7 +160,7 @@ private:
             for (extent_t i = 0; i < merges; ++i) { joins[static_cast<std::size_t>(rule_.sinks + 2 * i)] = true; }
         }
         extent_t to = 0;
-        for (extent_t j = 0; j < entries_; ++j, ++to) {
+        for (extent_t j = 0; j < count; ++j, ++to) {
             bool const join = joins[static_cast<std::size_t>(j)];
             double const a = l[j], total = join ? a + l[j + 1] : a;
             for (extent_t h = 0; h < s_.heads; ++h) { put(b, h, j, to, join, a / total); }
@@ -170,7 +196,7 @@ private:
     }
 };
 
-// New tokens k (B, H, n, d), v (B, H, n, dv) behind the last. Throws shape_error, before anything is written, when there is no room.
+// New tokens k (B, H, n, d), v (B, H, n, dv) behind the last of each sequence; ragged where they get different numbers of them. Throws shape_error, before anything is written, when there is no room.
 template <class A = native_arch, class T, class K, class V>
 void append(merged_cache<T>& c, K const& k_in, V const& v_in) {
     using door = detail::door<A>;
@@ -182,8 +208,10 @@ void append(merged_cache<T>& c, K const& k_in, V const& v_in) {
     detail::argument const want[] = {{"the cache's entries", wk, {}, 1, sizeof(T), {}, false}, {"the cache's entries", wv, {}, 1, sizeof(T), {}, false}};
     door::check_same(args[0], want[0]);
     door::check_same(args[1], want[1]);
-    if (k.is_ragged() || v.is_ragged()) { door::refuse("heed: sequences of a merged cache grow together; k and v must not be ragged"); }
-    if (c.entries() + k.extent(2) > s.tokens) { door::refuse(sentence<A>("heed: the cache has ", c.entries(), " entries and no room for ", k.extent(2), " more; compress it first")); }
+    door::check_offsets(args[0], args[1]);
+    for (extent_t b = 0; b < s.batch; ++b) {
+        if (c.entries(b) + k.length(b) > s.tokens) { door::refuse(sentence<A>("heed: sequence ", b, " of the cache has ", c.entries(b), " entries and no room for ", k.length(b), " more; compress it first")); }
+    }
     c.template take<A>(k, v);
 }
 
@@ -198,7 +226,7 @@ void attention_mass(M const& mechanism, Q const& q_in, K const& k_in, Saved cons
     backward<A>(mechanism, q, k, values, ones, saved, ones, tensor_view<T>{}, tensor_view<T>{}, mass, options...);
 }
 
-// Merges neighbours until `size` entries are left, or only sinks and one more. mass (B, 1 or H, entries, 1).
+// Merges neighbours until `size` entries of each sequence are left, or only sinks and one more. mass (B, 1 or H, entries, 1).
 template <class A = native_arch, class T, class X>
 void compress(merged_cache<T>& c, extent_t size, X const& mass_in) {
     tensor_view<T const> const mass = as_view(mass_in);

@@ -2,6 +2,7 @@
 // Patterns with one number per batch entry (int32 views {B or 1, 1, 1, 1}):
 //   key_lengths  j < n_b: keys beyond are padding or unused cache slots, and never reach a product of a full tile
 //   prefix       j < p_b, or j <= i + (M - N): a prefix that every row sees, causal after it
+//   causal_lengths   j <= i + (n_b - N): the queries are the last of n_b keys; those beyond are padding
 #pragma once
 
 #include <heed/policy/pattern/band.hpp>
@@ -52,6 +53,25 @@ struct prefix {
     template <class F>
     constexpr void views(call_sizes const& n, F&& f) const {
         f("prefix lengths", lengths, shape{n.batch, 1, 1, 1});
+    }
+};
+
+struct causal_lengths {
+    tensor_view<std::int32_t const> lengths;
+
+    HEED_HD extent_t shift(place const& at) const { return detail::batch_entry(lengths, at) - at.queries; }
+    template <class I>
+    HEED_HD auto keep(place const& at, I i, I j) const {
+        return j <= i + limit<I>(shift(at));
+    }
+    HEED_HD tile classify(place const& at, range rows, range cols) const {
+        extent_t const s = shift(at);
+        return cols.begin > rows.end - 1 + s ? tile::skip : cols.end - 1 <= rows.begin + s ? tile::full : tile::partial;
+    }
+    HEED_HD range hull(place const& at, range rows) const { return {0, rows.end + shift(at)}; }
+    template <class F>
+    constexpr void views(call_sizes const& n, F&& f) const {
+        f("key lengths", lengths, shape{n.batch, 1, 1, 1});
     }
 };
 
