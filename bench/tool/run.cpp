@@ -139,7 +139,7 @@ void add_run(CLI::App& app, int&) {
     auto const arguments = std::make_shared<run_arguments>();
     command->add_option("--mechanism", arguments->mechanism, "Name, see heed list")->required();
     command->add_option("--set", arguments->assignments, "Option of the mechanism, key=value; may be repeated")->allow_extra_args(false);
-    command->add_option("IN", arguments->input, "Safetensors file: q, k, v of shape [batch, heads, sequence, width], F32 or F64")
+    command->add_option("IN", arguments->input, "Safetensors file, F32 or F64: q, k, v of shape [batch, heads, sequence, width]; factors and latents as golden files have them")
         ->required();
     command->add_option("-o,--output", arguments->output, "Safetensors file to write")->required();
     command->callback([arguments] { run_mechanism(*arguments); });

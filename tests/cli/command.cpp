@@ -188,6 +188,21 @@ TEST_CASE("heed run: what it writes is what check expects", "[cli]") {
     }
 }
 
+TEST_CASE("heed run: factors and latents, through a cache and without, are what check expects", "[cli]") {
+    scratch_folder const folder;
+    auto const out = folder.path("out.safetensors");
+    for (std::string const& line : {std::string("tensor_product/factors_causal_bottom_right step=0"), std::string("tensor_product/factors_causal_bottom_right step=1"), std::string("other/mla_core absorbed=0"), std::string("other/mla_core absorbed=1")}) {
+        auto const space = line.find(' ');
+        auto const in = golden("../" + line.substr(0, space));
+        auto const result = run_heed({"run", "--mechanism", line[0] == 't' ? "tensor_product" : "latent", "--set", "mask=causal", "--set", line.substr(space + 1), in, "-o", out});
+        INFO(line << ": " << result.text);
+        REQUIRE(result.code == 0);
+        parted_file const expected(read_bytes(in)), made(read_bytes(out));
+        CHECK(difference(made, "out", expected, "out") < 2e-6);
+    }
+    CHECK(run_heed({"run", "--mechanism", "latent", golden("../tensor_product/factors_causal_bottom_right"), "-o", folder.path("none")}).code == 2);
+}
+
 TEST_CASE("heed run: combinations of ingredients agree with the mask that says the same", "[cli]") {
     scratch_folder const folder;
     // Documents and a boolean mask of the same pairs, beside bias, slopes and sinks.
