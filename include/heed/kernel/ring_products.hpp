@@ -38,7 +38,7 @@ struct ring_products {
 
     // Combines the lanes of each query: every lane of the result holds that of its own.
     template <class F>
-    HEED_INLINE static V fold(V x, F const& f) {
+    HEED_INLINE static V fold(V x, [[maybe_unused]] F const& f) {
         using native [[maybe_unused]] = typename V::native;
 #if defined(__AVX512F__)
         if constexpr (lanes == 16) {
