@@ -2,7 +2,8 @@
 // value_sums: weighted sums of value rows for few queries: o[r][e] = o[r][e] factor[r] + reduce_j step(v_j[e], p[r][j]), vectors along features.
 //
 // Values are rows of any element type, anywhere in memory, widened in registers; a block of R rows x F vectors of features goes through all keys of a
-// tile. The sum over the tile starts at zero and is added to o once. While values are read, other rows (the next keys) are asked for.
+// tile. The sum over the tile starts at zero and is added to o once. While values are read, other rows (the next keys) and values a few rows later are
+// asked for, as key_products does.
 #pragma once
 
 #include <heed/kernel/key_products.hpp>
@@ -20,6 +21,8 @@ struct value_sums {
 private:
     static constexpr bool many = registers<A> == 32;
     static constexpr int most_rows = many ? 8 : 4;
+    static constexpr extent_t keys_near = 4; // so many rows later a value is wanted in the first cache
+    static constexpr int per_line = static_cast<int>(line_bytes / sizeof(E)) > lanes ? static_cast<int>(line_bytes / sizeof(E)) : lanes;
     // vectors of features of a block of R rows: enough sums to hide the latency of an addition, few enough for the registers
     template <int R>
     static constexpr int vectors = R == 8 ? 2 : R == 4 ? (many ? 4 : 2) : R == 2 ? (many ? 8 : 4) : 8;
@@ -36,9 +39,11 @@ private:
                                 extent_t width) {
         for (extent_t j = begin; j < end; ++j) {
             if constexpr (Ahead) {
-                for (extent_t l = next.first; l < next.last; ++l) { HEED_PREFETCH(next.rows[j] + l * extent_t(line_bytes)); }
+                for (extent_t l = next.first; l < next.last; ++l) { HEED_PREFETCH_FAR(next.rows[j] + l * extent_t(line_bytes), 0); }
             }
             E const* const row = v[j];
+            E const* const near = v[j + keys_near < end ? j + keys_near : j] + e;
+            static_for<(F * lanes + per_line - 1) / per_line>([&](auto l) HEED_INLINE_LAMBDA { HEED_PREFETCH(near + l * per_line); });
             V x[F];
             static_for<F>([&](auto f) HEED_INLINE_LAMBDA {
                 if constexpr (End) {
