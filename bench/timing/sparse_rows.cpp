@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Rows of sparse and routed attention; FLOPs are those of attended pairs, and of the choice where the row makes one.
 //   block_sparse     a random map of block x block pairs, density=
-//   neighbourhood    a square image of N points, kernel= keys on both axes, queries taken in patches of patch= points a side (0: in the image's order), brought there and back
+//   neighbourhood    a square image of N points, kernel= keys on both axes, queries taken in patches of patch= points (6x8: rows by columns; 0: in the image's order), brought there
+//                    and back
 //   moba             block=, top=; part=all (means, choice, attention), choice (means and choice), attention (blocks given)
 //   native_sparse    decode only: a step against M tokens, block=, top=, local=, one key head
 #include "gate_builder.hpp"
@@ -46,9 +47,10 @@ neighbourhood_map map_of(problem const& p, bool patches = true) {
     extent_t side = 1;
     while (side * side < p.queries) { ++side; }
     if (side * side != p.queries || p.queries != p.keys) { refuse(p, "queries and keys are the points of one square image"); }
-    extent_t const window = whole(p, "kernel", 13), patch = patches ? whole(p, "patch", 0) : 0;
-    neighbourhood_axis const axis{side, window};
-    return patch > 0 ? neighbourhood_map({axis, axis}, {patch, patch}) : neighbourhood_map({axis, axis});
+    neighbourhood_axis const axis{side, whole(p, "kernel", 13)};
+    std::string const patch = word(p, "patch", "0"), rows = patch.substr(0, patch.find('x')), columns = patch.substr(patch.find('x') + 1); // one number: both
+    if (!patches || patch == "0") { return neighbourhood_map({axis, axis}); }
+    return neighbourhood_map({axis, axis}, {static_cast<extent_t>(parse_number(rows)), static_cast<extent_t>(parse_number(columns))});
 }
 // Pairs of one head.
 double pairs_of(problem const& p) {
@@ -242,7 +244,7 @@ void sparse_gates(int, std::vector<gate_group>& groups) {
     groups.push_back(blocks.finish());
 
     gate_builder near("neighbourhood, 64 x 64 image, window 13, d = 64, rate of attended pairs over dense");
-    near.against("patches of 4", measure_of::rate, one_head("neighbourhood", 4096, 64, {{"patch", "4"}}), one_head("softmax", 4096, 64), 0.33, 0.45);
+    near.against("patches of 6 x 8", measure_of::rate, one_head("neighbourhood", 4096, 64, {{"patch", "6x8"}}), one_head("softmax", 4096, 64), 0.33, 0.45);
     groups.push_back(near.finish());
 
     gate_builder moba("MoBA, N = 32k, blocks of 512, top 8");

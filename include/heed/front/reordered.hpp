@@ -10,6 +10,7 @@
 #include <heed/front/backward.hpp>
 
 #include <cstring>
+#include <memory>
 #include <vector>
 
 namespace heed {
@@ -82,8 +83,8 @@ auto forward(M const& m, Q const& q_in, K const& k, V const& v, O&& out_in, Opti
     detail::check_order<A>(m.order, q.extent(2));
     detail::argument const outs[] = {detail::argument::of("q", q), detail::argument::of("out", out)};
     detail::door<A>::check_outputs(outs, 2);
-    std::vector<E> rows(static_cast<std::size_t>(q.shape().size())), results(static_cast<std::size_t>(out.shape().size()));
-    tensor_view<E> const q_rows(rows.data(), q.shape()), out_rows(results.data(), out.shape());
+    std::unique_ptr<E[]> const rows(new E[static_cast<std::size_t>(q.shape().size())]), results(new E[static_cast<std::size_t>(out.shape().size())]); // all of it is written
+    tensor_view<E> const q_rows(rows.get(), q.shape()), out_rows(results.get(), out.shape());
     detail::move_rows<A, false>(m.order, q, q_rows, backend.executor);
     if constexpr (detail::is_save<std::remove_const_t<decltype(saved)>>) {
         using T = typename decltype(saved.lse)::value_type;

@@ -46,7 +46,7 @@ struct neighbourhood {
         return !any ? tile::skip : tile::full;
     }
     HEED_HD void pack(place const&, range rows, range cols, std::uint64_t* words) const {
-        constexpr extent_t strip = 64;
+        constexpr extent_t strip = 128;
         std::uint64_t plane[strip], in_plane[strip], in_line[strip];
         extent_t const y = bands.axis[1].length, x = bands.axis[2].length;
         for (extent_t begin = cols.begin; begin < cols.end; begin += strip) {
@@ -55,12 +55,15 @@ struct neighbourhood {
             range const planes{first / y, last / y + 1}, lines = first / y == last / y ? range{first % y, last % y + 1} : y <= strip ? range{0, y} : range{0, 0};
             seen_by(0, rows, planes, plane);
             seen_by(1, rows, lines, in_plane);
+            bool const whole = first < last && x <= strip; // one table for all the lines
+            if (whole) { seen_by(2, rows, {0, x}, in_line); }
             for (extent_t line = first; line <= last; ++line) {
                 range const run = intersect({0, x}, {begin - line * x, end - line * x});
                 if (lines.size() == 0) { seen_by(1, rows, {line % y, line % y + 1}, in_plane); }
                 std::uint64_t const outer = plane[line / y - planes.begin] & in_plane[lines.size() == 0 ? 0 : line % y - lines.begin];
-                if (outer != 0) { seen_by(2, rows, run, in_line); }
-                for (extent_t c = run.begin; c < run.end; ++c) { words[line * x + c - cols.begin] = outer == 0 ? 0 : outer & in_line[c - run.begin]; }
+                if (outer != 0 && !whole) { seen_by(2, rows, run, in_line); }
+                std::uint64_t const* const seen = in_line + (whole ? run.begin : 0);
+                for (extent_t c = run.begin; c < run.end; ++c) { words[line * x + c - cols.begin] = outer == 0 ? 0 : outer & seen[c - run.begin]; }
             }
         }
     }
@@ -111,15 +114,24 @@ private:
         neighbourhood_axis const& axis = bands.axis[a];
         std::int32_t const* const at = bands.at[a];
         for (extent_t c = 0; c < coordinates.size(); ++c) { to[c] = 0; }
+        bool const runs = axis.dilation == 1; // windows are runs: their ends are marked, and one walk along the axis fills them
         for (extent_t i = rows.begin; i < rows.end;) {
             std::uint64_t same = 0; // neighbours of one coordinate
             extent_t const point = at[i];
             do { same |= std::uint64_t(1) << (i - rows.begin); } while (++i < rows.end && at[i] == point);
             auto const seen = axis.of(point);
+            if (runs) {
+                range const in = intersect({seen.begin, seen.begin + seen.count}, coordinates);
+                if (in.size() == 0) { continue; }
+                to[in.begin - coordinates.begin] ^= same;
+                if (in.end < coordinates.end) { to[in.end - coordinates.begin] ^= same; }
+                continue;
+            }
             extent_t const step = axis.dilation, late = coordinates.begin > seen.begin ? detail::ceil_div(coordinates.begin - seen.begin, step) * step : 0;
             extent_t const end = seen.begin + seen.count * step < coordinates.end ? seen.begin + seen.count * step : coordinates.end;
             for (extent_t c = seen.begin + late; c < end; c += step) { to[c - coordinates.begin] |= same; }
         }
+        for (extent_t c = 1; runs && c < coordinates.size(); ++c) { to[c] ^= to[c - 1]; }
     }
 };
 
