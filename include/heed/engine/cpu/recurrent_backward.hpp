@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Backward of the recurrent family: once along a head for the states before each chunk, which are kept, and once back, chunk by chunk, with everything inside a
-// chunk made anew. What grows with the sequence is one state a chunk and slot, and for the delta rule the rows that its solution comes from: half as much again.
+// chunk made anew; the rows of the next chunk, and those that gradients go to, are asked for in between its products. What grows with the sequence is one state a chunk and slot, and for the delta rule the rows that its solution comes from: half as much again.
 //
 // An item is a batch entry and the heads that share rows of q, k or v; or, where a gradient of broadcast data sums over batch entries or heads, all of those: one
 // thread adds up what belongs together, in one order.
@@ -115,19 +115,43 @@ private:
         chunk& c = s.c;
         extent_t const n = p.q.length(at.b), chunks = (n + tokens - 1) / tokens;
         auto const length = [&](extent_t i) { return n - i * tokens < tokens ? n - i * tokens : tokens; };
+        auto const ask_keys = [&](extent_t i) {
+            ask(p.k, at.b, at.kh, i * tokens, length(i), false, c), ask(p.v, at.b, at.vh, i * tokens, length(i), false, c);
+        };
+        T* const own = c.state;
+        c.copy_state(own, s.states);
+        c.state = s.states;
         for (extent_t i = 0; i < chunks; ++i) {
-            c.copy_state(c.state, s.states + i * c.state_size());
-            if (rows::read_keys(m, p, at, i * tokens, length(i), c)) {
-                step(length(i), s.residuals + (m.corrects ? i * tokens * c.vp : 0), c);
+            T* const next = s.states + (i + 1) * c.state_size();
+            bool const finite = rows::read_keys(m, p, at, i * tokens, length(i), c);
+            c.coming.clear();
+            if (i + 1 < chunks) {
+                ask_keys(i + 1);
+                c.coming.add(next + c.state_size(), c.vp, c.vp, c.wide, true);
+                if (m.corrects) { c.coming.add(s.residuals + (i + 1) * tokens * c.vp, c.vp, c.vp, tokens, true); }
+            }
+            if (finite) {
+                step(length(i), s.residuals + (m.corrects ? i * tokens * c.vp : 0), next, c);
             } else {
+                c.copy_state(c.state, next);
+                c.state = next;
                 for (extent_t t = 0; t < length(i); ++t) { token(m, p, at, i * tokens + t, s.residual, c); }
             }
         }
-        c.copy_state(c.state, s.states + chunks * c.state_size());
+        c.state = own;
         for (extent_t i = chunks - 1; i >= 0; --i) {
-            T const* const first = s.states + i * c.state_size();
-            c.copy_state(first, c.state);
-            if (piece(m, p, d, at, i * tokens, length(i), first + c.state_size(), s.residuals + (m.corrects ? i * tokens * c.vp : 0), true, c)) { continue; }
+            T* const first = s.states + i * c.state_size();
+            c.coming.clear();
+            ask(d.dq, at.b, at.qh, i * tokens, length(i), true, c), ask(d.dk, at.b, at.kh, i * tokens, length(i), true, c), ask(d.dv, at.b, at.vh, i * tokens, length(i), true, c);
+            if (i > 0) {
+                ask_keys(i - 1), ask(p.q, at.b, at.qh, (i - 1) * tokens, tokens, false, c), ask(d.dout, at.b, at.h, (i - 1) * tokens, tokens, false, c);
+                c.coming.add(first - c.state_size(), c.vp, c.vp, c.wide, false);
+                if (m.corrects) { c.coming.add(s.residuals + (i - 1) * tokens * c.vp, c.vp, c.vp, tokens, false); }
+            }
+            c.state = first; // only read
+            bool const done = piece(m, p, d, at, i * tokens, length(i), first + c.state_size(), s.residuals + (m.corrects ? i * tokens * c.vp : 0), true, c);
+            c.state = own;
+            if (done) { continue; }
             for (extent_t t = length(i) - 1; t >= 0; --t) { // NaN or infinity somewhere: nothing of it may reach what stands before
                 c.copy_state(first, c.state);
                 for (extent_t r = 0; r < t; ++r) { token(m, p, at, i * tokens + r, s.residual, c); }
@@ -139,14 +163,19 @@ private:
             }
         }
     }
-    static void step(extent_t len, T* residual, chunk& c) {
+    // Rows that are needed soon.
+    template <class U>
+    static void ask(tensor_view<U> const& x, extent_t b, extent_t h, extent_t first, extent_t len, bool write, chunk& c) {
+        if (x.data_handle() != nullptr && x.stride(3) == 1) { c.coming.add(x.row(b, h, first), x.stride(2), x.extent(3), len, write); }
+    }
+    static void step(extent_t len, T* residual, T* after, chunk& c) {
         c.prepare(len, false);
         c.solve(len, residual);
-        c.advance(len);
+        c.advance(len, after);
     }
     static void token(form const& m, problem const& p, head_place const& at, extent_t n, T* residual, chunk& c) {
         rows::read_keys(m, p, at, n, 1, c);
-        step(1, residual, c);
+        step(1, residual, nullptr, c);
     }
     // Tokens [first, first + len), the state before them in place. Returns false, and does nothing, if all must be finite and is not.
     static bool piece(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, T const* after, T const* residual, bool finite_only, chunk& c) {

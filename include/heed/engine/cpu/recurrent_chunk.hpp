@@ -66,6 +66,7 @@ public:
     T *qd, *kd, *ke, *factor;        // q~, k~, k^, E of the chunk (one a channel)
     T *state, *o;                    // [width][vp], [tokens][vp]
     T *peak, *share;                 // softmax over positions: greatest of each channel, and one over the sum of its exponentials
+    coming_rows coming;              // asked for in between products of steps and of backward
     T shared = T(0), dshared = T(0); // of a map that takes keys apart: what they share, its gradient,
     extent_t shared_from = -1;       // and the key that it is from
     T *raw, *draw;                   // [tokens][rp]: rows before a map of rows, and gradients by them
@@ -120,7 +121,8 @@ public:
     void resolve(extent_t len, T const* residual);
     void read(extent_t len);
     void read_state_only(extent_t len);
-    void advance(extent_t len);
+    // The state after the chunk, in place or at `to`; the state is there then.
+    void advance(extent_t len, T* to = nullptr);
 
     // sum of the weights of row t, and of q~_t with a column of the state: a denominator
     T denominator(extent_t t, extent_t column) const;
@@ -181,7 +183,7 @@ private:
     void weigh(T* a, extent_t len, extent_t strict) const;
 
     // Head decays: E_ts row by row, the sums of logarithms carried along t.
-    void head_tables(extent_t len);
+    void head_tables(extent_t len, bool queries);
 
     // Channel decays: a, and the products inside a block up to a token, after it, and of the whole block.
     void channel_tables(extent_t len);
@@ -221,7 +223,7 @@ void recurrent_chunk<T, A>::prepare(extent_t len, bool queries) {
         channel_scores(len, queries);
         return;
     }
-    head_tables(len);
+    head_tables(len, queries);
     if (!queries && !n_.corrects) { return; }
     pack_transposed<A>(k, qp, extent_t(1), len, n_.width, turned_, cp, padded(len));
     if (queries) {
@@ -229,17 +231,17 @@ void recurrent_chunk<T, A>::prepare(extent_t len, bool queries) {
         weigh(weights_, len, 0);
     }
     if (n_.corrects) {
-        product::run(len, padded(len), n_.width, k, qp, 1, turned_, cp, weights_b_, cp, put::write, reach::columns);
+        product::run(len, padded(len), n_.width, k, qp, 1, turned_, cp, weights_b_, cp, put::write, reach::columns, nullptr, &coming);
         weigh(weights_b_, len, 1);
     }
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::solve(extent_t len, T* residual) {
     if (!n_.corrects) { return; }
-    product::run(len, tall, n_.width, kd, qp, 1, state, vp, u, vp, put::subtract);
+    product::run(len, tall, n_.width, kd, qp, 1, state, vp, u, vp, put::subtract, reach::all, nullptr, &coming);
     for (extent_t i = 0; i < len; i += substitute_rows) {
         extent_t const rows = len - i < substitute_rows ? len - i : extent_t(substitute_rows);
-        if (i > 0) { product::run(rows, tall, i, weights_b_ + i * cp, cp, 1, u, vp, u + i * vp, vp, put::subtract); }
+        if (i > 0) { product::run(rows, tall, i, weights_b_ + i * cp, cp, 1, u, vp, u + i * vp, vp, put::subtract, reach::all, nullptr, &coming); }
         substitute<A>(weights_b_ + i * cp + i, cp, rows, beta + i * vp, vp, tall, u + i * vp, residual == nullptr ? nullptr : residual + i * vp);
     }
 }
@@ -250,14 +252,18 @@ void recurrent_chunk<T, A>::resolve(extent_t len, T const* residual) {
     }
 }
 template <class T, class A>
-void recurrent_chunk<T, A>::advance(extent_t len) {
+void recurrent_chunk<T, A>::advance(extent_t len, T* to) {
+    T const* const before = state;
+    if (to != nullptr) { state = to; }
     if (n_.decays == decay_kind::value) {
+        if (before != state) { copy_state(before, state); }
         values_at_end(len);
         for (extent_t r = 0; r < n_.width; ++r) { multiply(factor, state + r * vp, 1, 0, tall); }
-        product::run(n_.width, tall, len, k, 1, qp, ue_, vp, state, vp, put::add);
+        product::run(n_.width, tall, len, k, 1, qp, ue_, vp, state, vp, put::add, reach::all, nullptr, &coming);
         return;
     }
-    product::run(n_.width, tall, len, ke, 1, qp, u, vp, state, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor);
+    product::run(n_.width, tall, len, ke, 1, qp, u, vp, state, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor, &coming, before);
+    clear(state + n_.width * vp, before == state ? 0 : wide - n_.width, vp, tall);
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::read(extent_t len) {
@@ -291,22 +297,22 @@ void recurrent_chunk<T, A>::backward(extent_t len, T const* after, T const* resi
     if (n_.corrects) { resolve(len, residual); }
     turn_x();
     pack_transposed<A>(u, vp, extent_t(1), len, n_.columns, u_turned_, cp, padded(len));
-    product::run(len, tall, n_.width, ke, qp, 1, x, vp, h, vp, put::write);
-    product::run(len, tall, len, weights_, 1, cp, dout, vp, h, vp, put::add, reach::upper);
+    product::run(len, tall, n_.width, ke, qp, 1, x, vp, h, vp, put::write, reach::all, nullptr, &coming);
+    product::run(len, tall, len, weights_, 1, cp, dout, vp, h, vp, put::add, reach::upper, nullptr, &coming);
     if (n_.corrects) { solve_back(len, residual); }
-    product::run(len, padded(len), n_.columns, dout, vp, 1, u_turned_, cp, da_, cp, put::write, reach::columns);
-    product::run(len, wide, n_.columns, dout, vp, 1, state_turned_, qp, dq, qp, put::write);
-    product::run(len, wide, n_.columns, u, vp, 1, x_turned_, qp, dk, qp, put::write);
+    product::run(len, padded(len), n_.columns, dout, vp, 1, u_turned_, cp, da_, cp, put::write, reach::columns, nullptr, &coming);
+    product::run(len, wide, n_.columns, dout, vp, 1, state_turned_, qp, dq, qp, put::write, reach::all, nullptr, &coming);
+    product::run(len, wide, n_.columns, u, vp, 1, x_turned_, qp, dk, qp, put::write, reach::all, nullptr, &coming);
     if (n_.corrects) {
-        product::run(len, padded(len), n_.columns, h, vp, 1, u_turned_, cp, db_, cp, put::write, reach::columns);
-        product::run(len, wide, n_.columns, h, vp, 1, state_turned_, qp, later, qp, put::write);
+        product::run(len, padded(len), n_.columns, h, vp, 1, u_turned_, cp, db_, cp, put::write, reach::columns, nullptr, &coming);
+        product::run(len, wide, n_.columns, h, vp, 1, state_turned_, qp, later, qp, put::write, reach::all, nullptr, &coming);
     }
     decay_back(len, dq, prefix_, head_prefix_, true);
     if (n_.corrects) { decay_back(len, later, prefix_, head_prefix_, true); }
     decay_back(len, dk, suffix_, head_suffix_, false);
     if (n_.decays != decay_kind::none) { end_of_decays(len, after); }
-    product::run(n_.width, tall, len, qd, 1, qp, dout, vp, x, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor);
-    if (n_.corrects) { product::run(n_.width, tall, len, kd, 1, qp, h, vp, x, vp, put::subtract); }
+    product::run(n_.width, tall, len, qd, 1, qp, dout, vp, x, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor, &coming);
+    if (n_.corrects) { product::run(n_.width, tall, len, kd, 1, qp, h, vp, x, vp, put::subtract, reach::all, nullptr, &coming); }
     if (n_.decays == decay_kind::channel) {
         weigh_no_decay(da_, len, 0);
         channel_gradients(len, da_, q, dq, T(1));
@@ -316,12 +322,12 @@ void recurrent_chunk<T, A>::backward(extent_t len, T const* after, T const* resi
         }
     } else {
         weigh(da_, len, 0);
-        product::run(len, wide, len, da_, cp, 1, k, qp, dq, qp, put::add, reach::lower);
-        product::run(len, wide, len, da_, 1, cp, q, qp, dk, qp, put::add, reach::upper);
+        product::run(len, wide, len, da_, cp, 1, k, qp, dq, qp, put::add, reach::lower, nullptr, &coming);
+        product::run(len, wide, len, da_, 1, cp, q, qp, dk, qp, put::add, reach::upper, nullptr, &coming);
         if (n_.corrects) {
             weigh(db_, len, 1);
-            product::run(len, wide, len, db_, cp, 1, k, qp, later, qp, put::add, reach::lower);
-            product::run(len, wide, len, db_, 1, cp, k, qp, dk, qp, put::subtract, reach::upper);
+            product::run(len, wide, len, db_, cp, 1, k, qp, later, qp, put::add, reach::lower, nullptr, &coming);
+            product::run(len, wide, len, db_, 1, cp, k, qp, dk, qp, put::subtract, reach::upper, nullptr, &coming);
         }
     }
     if (n_.decays != decay_kind::none) { decay_gradients(len); }

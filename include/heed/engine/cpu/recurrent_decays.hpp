@@ -8,7 +8,7 @@
 namespace heed {
 
 template <class T, class A>
-void recurrent_chunk<T, A>::head_tables(extent_t len) {
+void recurrent_chunk<T, A>::head_tables(extent_t len, bool queries) {
     if (n_.decays != decay_kind::head) { return; }
     extent_t const end = padded(len);
     for (extent_t s = 0; s < end; s += lanes) { V(0).store(running_ + s); }
@@ -28,12 +28,11 @@ void recurrent_chunk<T, A>::head_tables(extent_t len) {
     for (extent_t s = 0; s < end; s += lanes) { fast_exp2(V::load(running_ + s)).store(head_suffix_ + s); }
     for (extent_t c = 0; c < wide; c += lanes) { V(head_prefix_[len - 1]).store(factor + c); }
     each(len, [&](extent_t at, extent_t t) {
-        (V::load(q + at) * V(head_prefix_[t])).store(qd + at);
-        (V::load(k + at) * V(head_suffix_[t])).store(ke + at);
+        V const key = V::load(k + at), from_start(head_prefix_[t]);
+        (key * V(head_suffix_[t])).store(ke + at);
+        if (queries) { (V::load(q + at) * from_start).store(qd + at); }
+        if (n_.corrects) { (key * from_start).store(kd + at); }
     });
-    if (n_.corrects) {
-        each(len, [&](extent_t at, extent_t t) { (V::load(k + at) * V(head_prefix_[t])).store(kd + at); });
-    }
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::channel_tables(extent_t len) {
@@ -109,19 +108,21 @@ void recurrent_chunk<T, A>::decay_back(extent_t len, T* rows, T const* inside, T
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::end_of_decays(extent_t len, T const* after) {
-    T all(0);
-    for (extent_t r = 0; r < n_.width; ++r) {
-        V sum(0);
-        for (extent_t c = 0; c < tall; c += lanes) { sum = fma(V::load(after + r * vp + c), V::load(x + r * vp + c), sum); }
-        T const one = total_of(sum);
-        all += one;
-        if (n_.decays == decay_kind::channel) { dg[(len - 1) * qp + r] = one; }
-    }
     if (n_.decays == decay_kind::channel) {
+        for (extent_t r = 0; r < n_.width; ++r) {
+            V sum(0);
+            for (extent_t c = 0; c < tall; c += lanes) { sum = fma(V::load(after + r * vp + c), V::load(x + r * vp + c), sum); }
+            dg[(len - 1) * qp + r] = total_of(sum);
+        }
         for (extent_t r = n_.width; r < wide; ++r) { dg[(len - 1) * qp + r] = T(0); }
-    } else {
-        dg[len - 1] = all;
+        return;
     }
+    V sum[4] = {V(0), V(0), V(0), V(0)}; // rows apart, for their sums not to wait for each other
+    for (extent_t r = 0; r < n_.width; ++r) {
+        V& of = sum[r % 4];
+        for (extent_t c = 0; c < tall; c += lanes) { of = fma(V::load(after + r * vp + c), V::load(x + r * vp + c), of); }
+    }
+    dg[len - 1] = total_of((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::decay_gradients(extent_t len) {
