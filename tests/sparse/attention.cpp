@@ -92,6 +92,7 @@ TEST_CASE("sparse attention: rules and grids against the oracle, forward and bac
         auto const size = heed::per_head<std::int32_t const>(sizes_of.data(), n.heads), shift = heed::per_head<std::int32_t const>(shifts.data(), n.heads);
         auto const shifted = heed::head_groups{size, shift} & heed::causal_bottom_right{};
         try_one(shifted, n, random);
+        try_one((heed::head_groups{size, shift} | heed::global_tokens{random.integer(0, 40)}) & heed::causal_bottom_right{}, n, random);
         try_one(heed::rolled_groups{s, shift}, n, random);
         heed::neighbourhood_map const plane({{random.integer(7, 15), random.integer(2, 7), 2}, {random.integer(9, 20), 4, 1, 2}}, {3, 4});
         try_one(heed::neighbourhood{plane.bands()}, some_sizes(random, plane.bands().points(), plane.bands().points()), random);

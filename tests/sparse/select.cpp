@@ -3,7 +3,7 @@
 #include <support/problem.hpp>
 #include <support/team.hpp>
 
-#include <heed/front/hsa.hpp>
+#include <heed/front/hsa_decode.hpp>
 #include <heed/front/nsa.hpp>
 #include <heed/mechanism/moba.hpp>
 #include <heed/policy/pattern/groups.hpp>
@@ -299,4 +299,34 @@ TEST_CASE("retrieved chunks: one chunk of weight one is attention to it, no chun
     list(0, 1, 3, 1) = 4;
     CHECK_THROWS_WITH(heed::forward(heed::hsa{6, list.in(), weight.in()}, p.q.in(), p.k.in(), p.v.in(), p.out.view()), contains("block 4 at batch 0, head 1, row 3"));
     CHECK_THROWS_WITH(heed::forward(heed::hsa{0, list.in(), weight.in()}, p.q.in(), p.k.in(), p.v.in(), p.out.view()), contains("chunks of 0 keys"));
+}
+
+TEST_CASE("retrieved chunks: steps against a cache give the rows of forward", "[sparse]") {
+    HEED_SEEDED;
+    random_source random(763);
+    extent_t const B = 2, chunk = 7, slots = 3, r = 4;
+    sizes const n{B, 4, 2, 61, 61, 6, 5};
+    problem<double> p(n, random);
+    tensor<double> e(heed::shape{B, 2, 61, r}), marks(heed::shape{B, 2, 9, r});
+    e.normal(random), marks.normal(random);
+    auto const all = heed::retrieve_chunks(e.in(), marks.in(), e.in(), chunk, slots, heed::chunk_weights::stick_breaking);
+    heed::forward(heed::hsa{chunk, all.lists(), all.weights()}, p.q.in(), p.k.in(), p.v.in(), p.out.view());
+    heed::hsa_cache<double> cache({B, 2, 61, 6, 5}, chunk, 2, r);
+    auto const rows = [](tensor<double> const& x, extent_t from, extent_t count) { return heed::tensor_view<double const>(x.in().row(0, 0, from), {x.shape().batch, x.shape().head, count, x.shape().feature}, x.in().strides()); };
+    extent_t complete = 0;
+    for (extent_t at = 0; at < 61;) {
+        extent_t const count = std::min(61 - at, random.integer(1, 4)), end = at + count;
+        cache.append(rows(p.k, at, count), rows(p.v, at, count));
+        if (end / chunk > complete) { cache.append_landmarks(rows(marks, complete, end / chunk - complete)); }
+        complete = end / chunk;
+        auto const choice = cache.retrieve(rows(e, at, count), slots, heed::chunk_weights::stick_breaking);
+        tensor<double> out(heed::shape{B, 4, count, 5});
+        heed::decode(heed::hsa{chunk, choice.lists(), choice.weights()}, rows(p.q, at, count), cache, out.view());
+        out.each_at([&](double& x, extent_t b, extent_t h, extent_t i, extent_t c) { REQUIRE(std::abs(x - p.out(b, h, at + i, c)) < 1e-12); });
+        at = end;
+    }
+    CHECK_THROWS_WITH(cache.append_landmarks(rows(marks, 0, 1)), contains("a landmark stands for a complete chunk"));
+    heed::hsa_cache<double> late({B, 2, 61, 6, 5}, chunk, 2, r);
+    late.append(rows(p.k, 0, 20), rows(p.v, 0, 20));
+    CHECK_THROWS_WITH(late.retrieve(rows(e, 0, 1), slots, heed::chunk_weights::softmax), contains("every chunk before the last has one"));
 }
