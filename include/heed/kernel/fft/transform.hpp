@@ -176,20 +176,44 @@ private:
         limit < plan.block[level] ? passes::inverse(r, from, to, m, plan.roots[level], 0, m, limit) : passes::inverse(r, from, to, m, plan.roots[level]);
     }
 
+    // Asks for the next columns of a sweep, `count` rows on each of `legs` legs: more streams than the hardware foresees. To be written: P is not const.
+    template <class P>
+    HEED_INLINE static void fetch(fft_rows<P> const& next, extent_t legs, extent_t count) {
+        for (extent_t k = 0; k < legs; ++k) {
+            for (extent_t i = 0; i < count; ++i) {
+                auto const* const row = reinterpret_cast<std::byte const*>(next.at + k * next.leg + i * next.row);
+                for (std::size_t line = 0; line < row_size * sizeof(T); line += line_bytes) {
+                    if constexpr (std::is_const_v<P>) {
+                        HEED_PREFETCH(row + line);
+                    } else {
+                        HEED_PREFETCH_FAR(row + line, 1);
+                    }
+                }
+            }
+        }
+    }
+    // How many of `radix` legs, m rows apart, have a row from `first` on below the limit.
+    HEED_INLINE static extent_t legs_below(extent_t limit, extent_t first, extent_t m, int radix) {
+        extent_t const legs = first < limit ? (limit - first + m - 1) / m : 0;
+        return legs < radix ? legs : radix;
+    }
+
     // Two passes in one sweep. Row j of block (k, q) after both: j < m2 = L / (r1 r2); a column is the r1 r2 rows j, j + m2, ... of the block.
     void down_two(int level, fft_rows<T const> from, extent_t limit, T* at) const {
         int const r1 = plan.factors.radix[level], r2 = plan.factors.radix[level + 1];
         extent_t const m1 = plan.block[level] / r1, m2 = m1 / r2;
         for (extent_t j = 0; j < m2; j += columns) {
-            extent_t const c = m2 - j < columns ? m2 - j : columns;
+            extent_t const c = m2 - j < columns ? m2 - j : columns, ahead = m2 - j - c < c ? m2 - j - c : c;
             for (int a = 0; a < r2; ++a) {
                 extent_t const first = j + a * m2;
                 fft_rows<T const> const column{from.at + first * from.row, from.row, m1 * from.row};
                 fft_rows<T> const to{tile + a * c * row_size, row_size, r2 * c * row_size};
                 T const* const w = plan.roots[level] + 2 * (r1 - 1) * first;
+                fetch(fft_rows<T const>{column.at + c * column.row, column.row, column.leg}, legs_below(limit, first + c, m1, r1), ahead);
                 limit < plan.block[level] ? passes::forward(r1, column, to, c, w, first, m1, limit) : passes::forward(r1, column, to, c, w);
             }
             for (int k = 0; k < r1; ++k) {
+                fetch(fft_rows<T>{at + (k * m1 + j + c) * row_size, row_size, m2 * row_size}, r2, ahead);
                 passes::forward(r2, {tile + k * r2 * c * row_size, row_size, c * row_size}, {at + (k * m1 + j) * row_size, row_size, m2 * row_size}, c, plan.roots[level + 1] + 2 * (r2 - 1) * j);
             }
         }
@@ -198,8 +222,9 @@ private:
         int const r1 = plan.factors.radix[level], r2 = plan.factors.radix[level + 1];
         extent_t const m1 = plan.block[level] / r1, m2 = m1 / r2;
         for (extent_t j = 0; j < m2; j += columns) {
-            extent_t const c = m2 - j < columns ? m2 - j : columns;
+            extent_t const c = m2 - j < columns ? m2 - j : columns, ahead = m2 - j - c < c ? m2 - j - c : c;
             for (int k = 0; k < r1; ++k) {
+                fetch(fft_rows<T const>{at + (k * m1 + j + c) * row_size, row_size, m2 * row_size}, r2, ahead);
                 passes::inverse(r2, {at + (k * m1 + j) * row_size, row_size, m2 * row_size}, {tile + k * r2 * c * row_size, row_size, c * row_size}, c, plan.roots[level + 1] + 2 * (r2 - 1) * j);
             }
             for (int a = 0; a < r2; ++a) {
@@ -207,6 +232,7 @@ private:
                 fft_rows<T const> const column{tile + a * c * row_size, row_size, r2 * c * row_size};
                 fft_rows<T> const rows{to.at + first * to.row, to.row, m1 * to.row};
                 T const* const w = plan.roots[level] + 2 * (r1 - 1) * first;
+                fetch(fft_rows<T>{rows.at + c * rows.row, rows.row, rows.leg}, legs_below(limit, first + c, m1, r1), ahead);
                 limit < plan.block[level] ? passes::inverse(r1, column, rows, c, w, first, m1, limit) : passes::inverse(r1, column, rows, c, w);
             }
         }
