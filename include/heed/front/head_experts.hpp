@@ -281,4 +281,7 @@ private:
     }
 };
 
+template <class T>
+moh_router(tensor_view<T>, tensor_view<T>, tensor_view<T>, extent_t, extent_t) -> moh_router<std::remove_const_t<T>>;
+
 } // namespace heed
