@@ -27,6 +27,7 @@ struct edge_backward {
     static constexpr int lanes = V::lanes, kept = ahead::kept;
     static constexpr extent_t chunk = ahead::chunk;
     static constexpr bool with_edges = ahead::with_edges, with_last = ahead::with_last, with_vector = detail::reads_vector<term_type>, adds = ahead::adds;
+    static constexpr bool is_product = std::is_same_v<term_type, edge::product>; // sums of rows, then
     static constexpr int numbers = with_last ? 3 : 2; // of an edge and head: weight, ds, ds of the last feature
     static_assert(DifferentiableNormalizer<normalizer_type> && normalizer_type::centred != centre::mean,
                   "heed: backward along edges needs a normalizer whose centre is none or dO . O");
@@ -37,7 +38,7 @@ struct edge_backward {
         T const** values;
         slot(arena& m, shape q, shape v) : forward(m, q.head, q.feature, v.feature) {
             extent_t const wide = q.feature > v.feature ? q.feature : v.feature;
-            dq = m.template take<T>(q.head * wide);
+            dq = m.template take<T>(q.head * (wide + lanes));
             dout = m.template take<T>(q.head * v.feature);
             centre = m.template take<T>(q.head);
             of_edge = m.template take<T>(q.feature);
@@ -111,36 +112,47 @@ private:
         extent_t const H = x.q.extent(1), d = x.q.extent(3), dv = x.v.extent(3), group = ahead::group(H, x.k.extent(1));
         range const edges{m.edges.begin(i), m.edges.end(i)};
         typename ahead::slot& f = mem.forward;
+        extent_t const pitch = d + lanes; // of dq
         for (extent_t h = 0; h < H; ++h) {
-            for (extent_t e = 0; e < d; ++e) { f.q[h * d + e] = x.q(b, h, i, e); }
-            for (extent_t e = 0; e < dv; ++e) { mem.dout[h * dv + e] = x.dout(b, h, i, e); }
+            rows::read(x.q, b, h, i, f.q + h * d);
+            rows::read(x.dout, b, h, i, mem.dout + h * dv);
             mem.centre[h] = T(0);
             if constexpr (normalizer_type::centred == centre::output) { mem.centre[h] = dot_with(x.out, x.out.row(b, h, i), mem.dout + h * dv, dv); }
             f.state[h] = resumed(m, x, place_of(m, x, b, h), b, h, i);
         }
-        rows::clear(mem.dq, H * d);
+        rows::clear(mem.dq, H * pitch);
         for (extent_t begin = edges.begin; begin < edges.end; begin += chunk) {
             extent_t const n = edges.end - begin < chunk ? edges.end - begin : chunk;
-            extent_t next;
-            ahead::chunk_bases(m, x.k, x.v, f, b, begin, n, next);
+            extent_t const next = ahead::chunk_bases(m, x.k, x.v, f, b, i, begin, n);
             for (extent_t h = 0; h < H; ++h) {
                 extent_t const kv = h / group;
+                typename rows::coming keys, values;
                 if (h % group == 0) {
-                    rows::expect(x.k, kv, f.k_next, next);
-                    rows::expect(x.v, kv, f.v_next, next);
+                    keys = rows::rows_to_come(x.k, kv, f.k_next, next, n);
+                    values = rows::rows_to_come(x.v, kv, f.v_next, next, n);
                 }
-                ahead::raw_scores(m, x.k, f, h, kv, f.q + h * d, n, f.s);
-                slopes_of_scores(m, x, mem, b, h, kv, i, n);
+                ahead::raw_scores(m, x.k, f, h, kv, f.q + h * d, n, f.s, keys);
+                slopes_of_scores(m, x, mem, b, h, kv, i, n, values);
+                if constexpr (is_product) {
+                    T const one(1);
+                    ahead::sums::run(f.k, n, {}, 0, mem.ds, chunk, 1, mem.dq + h * pitch, &one, d);
+                }
                 for (extent_t y = 0; y < n; ++y) {
                     T* const kept_of_edge = edge + ((begin + y) * H + h) * numbers;
                     kept_of_edge[0] = mem.p[y];
                     kept_of_edge[1] = mem.ds[y];
                     if constexpr (with_last) { kept_of_edge[2] = mem.dl[y]; }
-                    back_to_target(m, x, mem, vector == nullptr ? nullptr : vector + h * d, b, h, d, m.edges.number(begin + y), y);
+                    back_to_target(m, x, mem, vector == nullptr ? nullptr : vector + h * d, b, h, d, m.edges.number(begin + y), y, mem.dq + h * pitch);
                 }
             }
         }
-        for (extent_t h = 0; h < H && x.dq.data_handle() != nullptr; ++h) { rows::write(mem.dq + h * d, x.dq, b, h, i); }
+        for (extent_t h = 0; h < H && x.dq.data_handle() != nullptr; ++h) {
+            if constexpr (is_product) {
+                ahead::write_sums(mem.dq + h * pitch, T(1), x.dq, b, h, i);
+            } else {
+                rows::write(mem.dq + h * pitch, x.dq, b, h, i);
+            }
+        }
     }
     static place place_of(M const& m, edge_gradient_problem<T> const& x, extent_t b, extent_t h) {
         return {b, h, h / ahead::group(x.q.extent(1), x.k.extent(1)), x.q.extent(2), m.edges.sources(), x.q.extent(3)};
@@ -156,19 +168,19 @@ private:
         }
     }
     // Weights p and derivatives ds by the raw score (dl by the source's last feature) of the chunk's edges.
-    static void slopes_of_scores(M const& m, edge_gradient_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t kv, extent_t i, extent_t n) {
+    static void slopes_of_scores(M const& m, edge_gradient_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t kv, extent_t i, extent_t n, typename rows::coming next_values) {
         typename ahead::slot& f = mem.forward;
         extent_t const d = x.q.extent(3), dv = x.v.extent(3);
         place const here = place_of(m, x, b, h);
         row_type const r = f.state[h];
         T const centre_of_row = mem.centre[h], q_last = with_last ? f.q[h * d + d - 1] : T(0);
         V k_last[chunk / lanes < 1 ? 1 : chunk / lanes];
-        for (extent_t y = 0; y < n; y += lanes) { k_last[y / lanes] = ahead::last_features(f, d, y, n); }
+        for (extent_t y = 0; y < n; y += lanes) { k_last[y / lanes] = ahead::last_features(f, d, y); }
         // dp in dl for now
         T const* const dout = mem.dout + h * dv;
         if (x.v.stride(3) == 1 && !adds) {
             rows::point(x.v, kv, f.v_base, n, nullptr, mem.values);
-            rows::scores(edge::product{}, dout, mem.values, nullptr, nullptr, dv, n, mem.dl);
+            rows::scores(edge::product{}, dout, mem.values, nullptr, nullptr, dv, n, mem.dl, next_values);
         } else {
             for (extent_t y = 0; y < n; ++y) {
                 mem.dl[y] = dot_with(x.v, f.v_base[y] + kv * x.v.stride(1), dout, dv);
@@ -207,7 +219,7 @@ private:
         for (extent_t e = 0; e < width; ++e) { sum += x[e] * y[e * v.stride(3)]; }
         return sum;
     }
-    static void back_to_target(M const& m, edge_gradient_problem<T> const& x, slot& mem, T* vector, extent_t b, extent_t h, extent_t d, extent_t number, extent_t y) {
+    static void back_to_target(M const& m, edge_gradient_problem<T> const& x, slot& mem, T* vector, extent_t b, extent_t h, extent_t d, extent_t number, extent_t y, T* dq) {
         typename ahead::slot& f = mem.forward;
         auto const& term = detail::head_of(m.score).term;
         extent_t const width = with_last ? d - 1 : d;
@@ -215,8 +227,8 @@ private:
         T const* const e = with_edges ? f.e[y] : nullptr;
         T const* const a = f.a + h * d;
         T const* const q = f.q + h * d;
-        rows::template add_slopes<0>(term, g, q, f.k[y], e, a, width, mem.dq + h * d);
-        if constexpr (with_last) { mem.dq[h * d + d - 1] += mem.dl[y]; }
+        if constexpr (!is_product) { rows::template add_slopes<0>(term, g, q, f.k[y], e, a, width, dq); }
+        if constexpr (with_last) { dq[d - 1] += mem.dl[y]; }
         if constexpr (with_vector) {
             if (vector != nullptr) { rows::template add_slopes<3>(term, g, q, f.k[y], e, a, width, vector); }
         }
@@ -239,15 +251,15 @@ private:
         extent_t const H = x.q.extent(1), Hk = x.k.extent(1), group = ahead::group(H, Hk), d = x.q.extent(3), dv = x.v.extent(3), width = with_last ? d - 1 : d, o_pitch = dv + lanes;
         auto const& head = detail::head_of(m.score);
         bool const wants_k = x.dk.data_handle() != nullptr, wants_v = x.dv.data_handle() != nullptr;
+        extent_t const pitch = d + lanes; // of dk
         T *const dk = mem.dq, *const dvalue = f.o;
-        rows::clear(dk, Hk * d);
+        rows::clear(dk, Hk * pitch);
         rows::clear(dvalue, Hk * o_pitch);
-        for (extent_t h = 0; h < Hk; ++h) {
-            for (extent_t e = 0; e < d; ++e) { f.q[h * d + e] = x.k(b, h, j, e); }
-        }
+        for (extent_t h = 0; h < Hk && !is_product; ++h) { rows::read(x.k, b, h, j, f.q + h * d); }
         range const out{m.edges.out_begin(j), m.edges.out_end(j)};
         for (extent_t begin = out.begin; begin < out.end; begin += chunk) {
-            extent_t const n = out.end - begin < chunk ? out.end - begin : chunk, left = m.edges.edges() - begin - n, next = left < n ? left : n;
+            extent_t const n = out.end - begin < chunk ? out.end - begin : chunk;
+            extent_t const next = ahead::next_chunk(begin + n, j, m.edges.sources(), [&](extent_t r) { return m.edges.out_begin(r); });
             auto const target_at = [&](extent_t y) { return m.edges.out_target(begin + y); };
             auto const target_ahead = [&](extent_t y) { return m.edges.out_target(begin + n + y); };
             rows::bases(x.q, b, target_at, n, f.k_base);
@@ -260,30 +272,34 @@ private:
             for (extent_t y = 0; y < next; ++y) { HEED_PREFETCH(edge + m.edges.out_slot(begin + n + y) * H * numbers); }
             for (extent_t h = 0; h < H; ++h) {
                 extent_t const kv = h / group;
-                rows::expect(x.q, h, f.k_next, next);
-                rows::expect(x.dout, h, f.v_next, next);
                 for (extent_t y = 0; y < n; ++y) {
                     T const* const of_edge = edge + (m.edges.out_slot(begin + y) * H + h) * numbers;
                     mem.p[y] = of_edge[0];
                     mem.ds[y] = of_edge[1];
-                    if constexpr (with_last) { dk[kv * d + d - 1] += of_edge[2]; }
+                    if constexpr (with_last) { dk[kv * pitch + d - 1] += of_edge[2]; }
                 }
                 T const one(1);
                 if (wants_k) {
                     rows::point(x.q, h, f.k_base, n, f.copy, f.k);
-                    if constexpr (with_edges) { rows::point(head.edges, h, f.e_base, n, f.edge_copy, f.e); }
-                    for (extent_t y = 0; y < n; ++y) {
-                        rows::template add_slopes<1>(head.term, mem.ds[y], f.k[y], f.q + kv * d, with_edges ? f.e[y] : nullptr, f.a + h * d, width, dk + kv * d);
+                    if constexpr (is_product) {
+                        ahead::sums::run(f.k, n, rows::lines_to_come(x.q, h, f.k_next, next, n, f.asked), next, mem.ds, chunk, 1, dk + kv * pitch, &one, d);
+                    } else {
+                        if constexpr (with_edges) { rows::point(head.edges, h, f.e_base, n, f.edge_copy, f.e); }
+                        rows::expect(x.q, h, f.k_next, next);
+                        for (extent_t y = 0; y < n; ++y) {
+                            rows::template add_slopes<1>(head.term, mem.ds[y], f.k[y], f.q + kv * d, with_edges ? f.e[y] : nullptr, f.a + h * d, width, dk + kv * pitch);
+                        }
                     }
                 }
                 if (wants_v) {
                     rows::point(x.dout, h, f.v_base, n, f.copy, f.k);
-                    ahead::sums::run(f.k, n, {}, 0, mem.p, chunk, 1, dvalue + kv * o_pitch, &one, dv);
+                    ahead::sums::run(f.k, n, rows::lines_to_come(x.dout, h, f.v_next, next, n, f.asked), next, mem.p, chunk, 1, dvalue + kv * o_pitch, &one, dv);
                 }
             }
         }
         for (extent_t h = 0; h < Hk; ++h) {
-            if (wants_k) { rows::write(dk + h * d, x.dk, b, h, j); }
+            if (wants_k && is_product) { ahead::write_sums(dk + h * pitch, T(1), x.dk, b, h, j); }
+            if (wants_k && !is_product) { rows::write(dk + h * pitch, x.dk, b, h, j); }
             if (wants_v) { ahead::write_sums(dvalue + h * o_pitch, T(1), x.dv, b, h, j); }
         }
     }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <heed/engine/edge_problem.hpp>
+#include <heed/kernel/key_products.hpp>
 #include <heed/kernel/lane_reduce.hpp>
 
 namespace heed {
@@ -16,46 +17,66 @@ struct edge_rows {
 
     HEED_INLINE static extent_t entry(extent_t extents, extent_t i) { return extents == 1 ? 0 : i; }
 
-    // Pointers to rows (b, 0, index(x)) for x < n.
+    // Pointers to rows (b, 0, index(x)) for x < n; the last one again in what is left of a register's worth.
     template <class Index>
     static void bases(tensor_view<T const> const& v, extent_t b, Index const& index, extent_t n, T const** to) {
         T const* const first = v.row(entry(v.extent(0), b), 0, 0);
         extent_t const step = v.extent(2) == 1 ? 0 : v.stride(2);
         for (extent_t x = 0; x < n; ++x) { to[x] = first + index(x) * step; }
+        for (extent_t x = n; x % lanes != 0; ++x) { to[x] = to[n - 1]; }
     }
     // The rows of head h from those bases; scratch: room for n rows, used where features lie apart.
     static void point(tensor_view<T const> const& v, extent_t h, T const* const* base, extent_t n, T* scratch, T const** to) {
-        extent_t const d = v.extent(3), offset = v.extent(1) == 1 ? 0 : h * v.stride(1);
-        for (extent_t x = 0; x < n; ++x) { to[x] = base[x] + offset; }
+        extent_t const d = v.extent(3), offset = v.extent(1) == 1 ? 0 : h * v.stride(1), all = (n + lanes - 1) / lanes * lanes;
+        for (extent_t x = 0; x < all; ++x) { to[x] = base[x] + offset; }
         if (v.stride(3) == 1 || d <= 1) { return; }
         for (extent_t x = 0; x < n; ++x) {
             for (extent_t e = 0; e < d; ++e) { scratch[x * d + e] = to[x][e * v.stride(3)]; }
             to[x] = scratch + x * d;
         }
+        for (extent_t x = n; x < all; ++x) { to[x] = to[n - 1]; }
     }
-    // Asks for head h's share of n rows, whole rows one after another: called head after head, requests keep pace with the arithmetic, and rows come as
-    // runs of memory where the heads of a node stand side by side.
+    // Asks for head h of n rows: called head after head, requests keep pace with the arithmetic and take the place of what was just read.
     static void expect(tensor_view<T const> const& v, extent_t h, T const* const* base, extent_t n) {
-        extent_t const d = v.extent(3), heads = v.extent(1), per_line = extent_t(line_bytes / sizeof(T)), end = n * (h + 1) / heads;
+        extent_t const d = v.extent(3), per_line = extent_t(line_bytes / sizeof(T)), offset = v.extent(1) == 1 ? 0 : h * v.stride(1);
         if (v.stride(3) != 1) { return; }
-        bool const run = v.stride(1) == d;
-        extent_t const runs = run ? 1 : heads, length = run ? heads * d : d;
-        for (extent_t x = n * h / heads; x < end; ++x) {
-            for (extent_t r = 0; r < runs; ++r) {
-                for (extent_t e = 0; e < length; e += per_line) { HEED_PREFETCH(base[x] + r * v.stride(1) + e); }
-            }
+        for (extent_t x = 0; x < n; ++x) {
+            for (extent_t e = 0; e < d; e += per_line) { HEED_PREFETCH(base[x] + offset + e); }
         }
     }
 
-    // raw[x] = sum over `width` features of term(q, k[x], e[x], a) for x < n; the last lanes repeat the last edge.
+    // Rows that will be needed next: a head of `count` rows, which whole registers of scores ask for; the others at once.
+    struct coming {
+        T const* const* base = nullptr;
+        extent_t count = 0, offset = 0;
+    };
+    static coming rows_to_come(tensor_view<T const> const& v, extent_t h, T const* const* base, extent_t next, extent_t n) {
+        if (v.stride(3) != 1 || v.extent(3) < lanes) { return {}; }
+        extent_t const all = (n + lanes - 1) / lanes * lanes;
+        if (next > all) { expect(v, h, base + all, next - all); }
+        return {base, next, v.extent(1) == 1 ? 0 : h * v.stride(1)};
+    }
+    // The same as bytes, for sums of n rows; asked: room for `next` pointers.
+    static rows_ahead lines_to_come(tensor_view<T const> const& v, extent_t h, T const* const* base, extent_t next, extent_t n, std::byte const** asked) {
+        if (next == 0 || v.stride(3) != 1) { return {}; }
+        extent_t const offset = v.extent(1) == 1 ? 0 : h * v.stride(1);
+        for (extent_t x = 0; x < next; ++x) { asked[x] = reinterpret_cast<std::byte const*>(base[x] + offset); }
+        if (next > n) { expect(v, h, base + n, next - n); }
+        return {asked, (v.extent(3) * extent_t(sizeof(T)) + extent_t(line_bytes) - 1) / extent_t(line_bytes)};
+    }
+
+    // raw[x] = sum over `width` features of term(q, k[x], e[x], a) for x < n, k and e whole registers of pointers.
+    // Meanwhile the coming rows are asked for, a line beside each row: a burst of requests would wait for itself.
     template <class X>
-    static void scores(X const& term, T const* q, T const* const* k, T const* const* e, T const* a, extent_t width, extent_t n, T* raw) {
+    static void scores(X const& term, T const* q, T const* const* k, T const* const* e, T const* a, extent_t width, extent_t n, T* raw, coming next = {}) {
         for (extent_t x = 0; x < n; x += lanes) {
+            bool const asks = x < next.count;
+            T const* const* const ahead = asks ? next.base + x : k + x; // the own rows are near already
+            extent_t const offset = asks ? next.offset : 0;
             T const *row[lanes], *edge[lanes];
             static_for<lanes>([&](auto l) HEED_INLINE_LAMBDA {
-                extent_t const at = x + l < n ? x + l : n - 1;
-                row[l] = k[at];
-                if constexpr (detail::reads_edges<X>) { edge[l] = e[at]; }
+                row[l] = k[x + l];
+                if constexpr (detail::reads_edges<X>) { edge[l] = e[x + l]; }
             });
             V sum[lanes];
             static_for<lanes>([&](auto l) HEED_INLINE_LAMBDA { sum[l] = V(0); });
@@ -68,6 +89,7 @@ struct edge_rows {
                     } else {
                         sum[l] = sum[l] + detail::edge_term(term, of_q, V::load(row[l] + f), load_if<detail::reads_edges<X>>(edge[l], f), of_a);
                     }
+                    if (extent_t(lanes * sizeof(T)) >= extent_t(line_bytes) || f % extent_t(line_bytes / sizeof(T)) == 0) { HEED_PREFETCH(ahead[l] + offset + f); }
                 });
             }
             V total = reduce_lanes(sum, [](V u, V w) HEED_INLINE_LAMBDA { return u + w; });
@@ -116,6 +138,14 @@ struct edge_rows {
         for (; f < width; ++f) { total += x[f] * y[f]; }
         return total;
     }
+    static void read(tensor_view<T const> const& from, extent_t b, extent_t h, extent_t i, T* to) {
+        T const* const row = from.row(b, h, i);
+        if (from.stride(3) == 1) {
+            for (extent_t e = 0; e < from.extent(3); ++e) { to[e] = row[e]; }
+        } else {
+            for (extent_t e = 0; e < from.extent(3); ++e) { to[e] = row[e * from.stride(3)]; }
+        }
+    }
     HEED_INLINE static void clear(T* x, extent_t n) {
         for (extent_t e = 0; e < n; ++e) { x[e] = T(0); }
     }
@@ -128,20 +158,6 @@ struct edge_rows {
         T lane[lanes];
         x.store(lane);
         return lane[0];
-    }
-    // Lanes of a register joined: the greatest, or the sum, in every lane.
-    HEED_INLINE static T greatest(V x) {
-        T lane[lanes], top;
-        x.store(lane);
-        top = lane[0];
-        for (T const one : lane) { top = one > top || one != one ? one : top; }
-        return top;
-    }
-    HEED_INLINE static T total(V x) {
-        T lane[lanes], sum(0);
-        x.store(lane);
-        for (T const one : lane) { sum += one; }
-        return sum;
     }
 };
 
