@@ -25,7 +25,9 @@
 #include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
 
+#include <array>
 #include <cstring>
+#include <utility>
 
 namespace heed {
 
@@ -58,6 +60,8 @@ struct pairwise_forward {
     static constexpr bool tallies = requires(normalizer_type const n, V x) { n.tally(x, x); };
     static constexpr bool weighs = !linear || !requires { requires !normalizer_type::weighs; }; // else weights are the scores, unless some are NaN
     using cut = pattern_cut<decltype(M::pattern), T, A, C>;
+    // Query tiles that share a walk. Rows made of factors cost a seventh of a walk of C.tiles tiles, so that more share it.
+    static constexpr int walk_tiles = detail::makes_rows<decltype(decltype(M::load)::k)> || detail::makes_rows<decltype(decltype(M::load)::v)> ? 2 * C.tiles : C.tiles;
 
     // One thread's memory.
     struct slot {
@@ -70,7 +74,7 @@ struct pairwise_forward {
         struct {
             T *q, *o; // [d][pitch], [dv][pitch]
             row_type* state;
-        } tile[C.tiles];
+        } tile[walk_tiles];
 
         slot(arena& a, extent_t d, extent_t dv, extent_t keys, int group) {
             s = scores = a.template take<T>((row_wise ? keys : extent_t(C.keys)) * pitch);
@@ -102,7 +106,7 @@ struct pairwise_forward {
     static division divide(M const&, shape q, int concurrency) {
         extent_t const tiles = (q.seq + pitch - 1) / pitch, all = tiles * q.batch * q.head;
         extent_t const fair = all / (3 * extent_t(concurrency)); // at least three items a thread before tiles are grouped
-        int const group = static_cast<int>(fair < 1 || row_wise ? 1 : fair < C.tiles ? fair : tiles < C.tiles ? (tiles < 1 ? 1 : tiles) : C.tiles);
+        int const group = static_cast<int>(fair < 1 || row_wise ? 1 : fair < walk_tiles ? fair : tiles < walk_tiles ? (tiles < 1 ? 1 : tiles) : walk_tiles);
         extent_t const groups = (tiles + group - 1) / group;
         return {tiles, groups, group, groups * q.batch * q.head};
     }
@@ -160,7 +164,7 @@ protected:
     };
 
     static void group_of_queries(context const& c, range rows) {
-        cursor tiles[C.tiles] = {{c, {}, 0, nullptr, nullptr, nullptr}, {c, {}, 0, nullptr, nullptr, nullptr}, {c, {}, 0, nullptr, nullptr, nullptr}, {c, {}, 0, nullptr, nullptr, nullptr}};
+        auto tiles = [&]<std::size_t... G>(std::index_sequence<G...>) { return std::array<cursor, sizeof...(G)>{cursor{c, {}, static_cast<int>(0 * G), nullptr, nullptr, nullptr}...}; }(std::make_index_sequence<walk_tiles>{});
         int const count = static_cast<int>((rows.size() + pitch - 1) / pitch);
         for (int g = 0; g < count; ++g) {
             cursor& h = tiles[g];
