@@ -43,11 +43,11 @@ struct spectral_forward {
     // Time of either way for 64 channels, in products of two registers: fitted to circles of 4 to 64 rows, smooth and prime, in AVX-512 and AVX2.
     static double products(geometry const& g) {
         extent_t const distances = g.high - g.low + 1, reach = distances < g.values ? distances : g.values, last = (g.out + sums::rows - 1) / sums::rows * sums::rows;
-        return static_cast<double>(last) * static_cast<double>(reach) + 2.5 * static_cast<double>(distances) + 60;
+        return static_cast<double>(last) * static_cast<double>(reach) + 5.5 * static_cast<double>(distances) + 108;
     }
     static double transform_cost(geometry const& g) {
-        double const all = (A::has(isa::avx512f) ? 1.0 : 0.8) * (12.8 * static_cast<double>(g.length) + 6.8 * fft_cost(g.length) + 45);
-        return g.length > g.out ? 0.72 * all : all; // rows that are zero or not wanted
+        double const all = (A::has(isa::avx512f) ? 1.0 : 0.8) * (5.8 * static_cast<double>(g.length) + 9.2 * fft_cost(g.length) + 125);
+        return g.length > g.out ? 0.93 * all : all; // rows that are zero or not wanted
     }
 
     std::size_t tables_bytes() const {
