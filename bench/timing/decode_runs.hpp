@@ -3,6 +3,7 @@
 #pragma once
 
 #include "decode_case.hpp"
+#include "limit.hpp"
 #include "operands.hpp"
 #include "pair_count.hpp"
 
@@ -37,8 +38,6 @@ heed::window decode_window(problem const& p) {
 
 template <class E>
 class decode_of final : public owned_run {
-    static constexpr std::size_t turn_bytes = std::size_t{256} << 20; // of all copies, at least
-
     using mechanism = decltype(softmax_attention(heed::window{1}));
     using backend = decltype(decode_backend(problem{}));
     using plan_type = decode_plan<mechanism, float, E, E, backend>;
@@ -119,7 +118,7 @@ public:
 
     std::string prepare() override {
         auto const bytes = std::max(decode_bytes(p_), 1.0);
-        auto const count = std::clamp<std::size_t>(static_cast<std::size_t>(static_cast<double>(turn_bytes) / bytes) + 1, 1, 64);
+        auto const count = std::clamp<std::size_t>(static_cast<std::size_t>(static_cast<double>(beyond_caches()) / bytes) + 1, 1, 64);
         normal_.resize((std::size_t{1} << 20) + static_cast<std::size_t>(std::max(p_.dim, p_.dim_v)));
         fill_normal(normal_, seed_, 100);
         for (std::size_t i = 0; i < count; ++i) copies_.push_back(make_copy(i));

@@ -34,8 +34,8 @@ std::int64_t rank_of(problem const& p, char const* key, std::int64_t usual) {
     auto const found = p.extra.find(key);
     return found == p.extra.end() ? usual : parse_size(found->second);
 }
-constexpr std::size_t turn_bytes = std::size_t{192} << 20; // of all caches, at least: none of them is in a near cache when its turn comes
-std::size_t copies_of(double bytes) { return std::clamp<std::size_t>(static_cast<std::size_t>(static_cast<double>(turn_bytes) / std::max(bytes, 1.0)) + 1, 1, 64); }
+// As many caches as take turns: none is in a cache of the machine when its turn comes.
+std::size_t copies_of(double bytes) { return std::clamp<std::size_t>(static_cast<std::size_t>(static_cast<double>(beyond_caches()) / std::max(bytes, 1.0)) + 1, 1, 64); }
 
 // out of one row again, in double: score(j), then value(j, e).
 template <class Score, class Value>

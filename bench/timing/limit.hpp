@@ -39,5 +39,6 @@ register_loop add_max();
 } // namespace avx2
 
 timed_case read_case(int threads);
+std::size_t beyond_caches(); // bytes of which the last cache holds half at most, between 256 MiB and 1 GiB: data read in turn comes from memory
 
 } // namespace heed::bench

@@ -60,7 +60,7 @@ class copies {
 public:
     explicit copies(int threads)
         : threads_(static_cast<std::size_t>(threads)),
-          bytes_(round_down(std::clamp(2 * last_cache_bytes(), std::size_t{256} << 20, std::size_t{1} << 30) / count)) {}
+          bytes_(round_down(beyond_caches() / count)) {}
 
     std::size_t bytes() const { return bytes_; }
 
@@ -99,6 +99,8 @@ private:
 };
 
 } // namespace
+
+std::size_t beyond_caches() { return std::clamp(2 * last_cache_bytes(), std::size_t{256} << 20, std::size_t{1} << 30); }
 
 timed_case read_case(int threads) {
     auto const source = std::make_shared<copies>(threads);
