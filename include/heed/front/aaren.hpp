@@ -52,7 +52,7 @@ void check_prefix(prefix_problem<E> const& p, prefix_gradients<E> const& d) {
     argument const all[] = {argument::of("q", p.q),   argument::of("k", p.k),   argument::of("v", p.v),   argument::of("out", p.out), argument::of("dout", d.dout),
                             argument::of("dq", d.dq), argument::of("dk", d.dk), argument::of("dv", d.dv), argument::of("final m", p.last.m), argument::of("final u", p.last.u),
                             argument::of("final w", p.last.w), argument::of("initial m", p.initial.m), argument::of("initial u", p.initial.u), argument::of("initial w", p.initial.w)};
-    door::check_axes(all, 4, prefix_rules, static_cast<int>(std::size(prefix_rules)));
+    door::check_axes(all, 4, prefix_rules);
     if (p.q.extent(2) != 1) { door::refuse(sentence<A>("heed: q has ", p.q.extent(2), " positions and a prefix softmax has one query a head; q is (B or 1, H, 1, d)")); }
     if (p.q.extent(0) != 1 && p.q.extent(0) != p.k.extent(0)) { door::refuse(sentence<A>("heed: q has ", p.q.extent(0), " batch entries and k has ", p.k.extent(0), "; q.batch must be 1 or equal k.batch")); }
     door::check_offsets(all[1], all[2]), door::check_offsets(all[1], all[3]);

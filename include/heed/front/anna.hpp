@@ -107,10 +107,7 @@ auto forward(anna<U> const& m, Q const& q_in, K const& k_in, V const& v_in, O&& 
     static_assert(std::is_same_v<T, U>, "heed: the planes and the tensors are of one type, float or double");
     tensor_view<T const> const q = as_view(q_in), k = as_view(k_in), v = as_view(v_in);
     auto backend = detail::pick_backend(cpu<serial, A>{}, options...);
-    using detail::argument;
-    argument const given[] = {argument::of("q", q), argument::of("k", k), argument::of("v", v), argument::of("out", out)};
-    detail::door<A>::check_axes(given, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
-    detail::door<A>::check_outputs(given, 4);
+    detail::door<A>::check_pairwise(q, k, v, out);
     if (q.is_ragged() || k.is_ragged()) { detail::door<A>::refuse("heed: hash tables take sequences of one length"); }
     detail::check_anna<A>(m, q.extent(3));
     extent_t const B = q.extent(0), H = q.extent(1), G = k.extent(1), N = q.extent(2), M = k.extent(2), dv = v.extent(3), group = G > 0 ? H / G : 1, L = m.tables;
@@ -233,9 +230,7 @@ void step(anna<T> const& m, Q const& q_in, K const& k_in, V const& v_in, anna_bu
     tensor_view<T> const out = as_view(out_in);
     using detail::argument;
     using door = detail::door<A>;
-    argument const given[] = {argument::of("q", q), argument::of("k", k), argument::of("v", v), argument::of("out", out)};
-    door::check_axes(given, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
-    door::check_outputs(given, 4);
+    door::check_pairwise(q, k, v, out);
     detail::check_anna<A>(m, q.extent(3));
     extent_t const H = q.extent(1), G = k.extent(1), N = q.extent(2), dv = v.extent(3), group = G > 0 ? H / G : 1;
     if (!m.causal || k.extent(2) != N || !state.fits(q.extent(0), G, dv, m.tables)) { door::refuse("heed: a step through hash tables is causal, takes as many queries as keys, and a state of its batch, key heads, value width and tables"); }

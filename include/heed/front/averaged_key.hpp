@@ -18,7 +18,7 @@ inline constexpr axis_rule averaged_key_rules[] = {
 };
 template <class A>
 void check_averaged_key(argument const* x, int count) {
-    door<A>::check_axes(x, count, averaged_key_rules, static_cast<int>(std::size(averaged_key_rules)));
+    door<A>::check_axes(x, count, averaged_key_rules);
     for (int i = 0; i < count; ++i) {
         if (x[i].offsets) { door<A>::refuse(sentence<A>("heed: ", x[i].name, " is ragged; sequences of different lengths have different transforms, call once for each")); }
     }

@@ -131,7 +131,7 @@ private:
             argument::of("q", x.q),       argument::of("k", x.k),         argument::of("v", x.v),   argument::of("out", x.out), argument::of("lse", x.saved),
             argument::of("dout", x.dout), argument::of("dlse", x.dsaved), argument::of("dq", x.dq), argument::of("dk", x.dk),   argument::of("dv", x.dv)};
         for (int const i : {detail::arg_q, detail::arg_k, detail::arg_v}) { args[i].made = unplaced && args[i].address == 0; }
-        door::check_axes(args, with_saved ? 5 : 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+        door::check_axes(args, with_saved ? 5 : 4, detail::pairwise_rules);
         if (with_saved && x.saved.extent(3) != kept) {
             door::refuse(sentence<A>("heed: lse has ", x.saved.extent(3), " features; it holds what forward saved of a row, lse.feature must be ", kept));
         }

@@ -90,6 +90,19 @@ struct door {
         }
     }
 
+    template <int N>
+    static void check_axes(argument const* args, int count, axis_rule const (&rules)[N]) {
+        check_axes(args, count, rules, N);
+    }
+
+    // The arguments of a pairwise call from q to out.
+    template <class Q, class K, class V, class O>
+    static void check_pairwise(Q const& q, K const& k, V const& v, O const& out) {
+        argument const given[] = {argument::of("q", q), argument::of("k", k), argument::of("v", v), argument::of("out", out)};
+        check_axes(given, 4, pairwise_rules);
+        check_outputs(given, 4);
+    }
+
     // a has the shape of b, axis by axis
     static void check_same(argument const& a, argument const& b) {
         axis_rule const same[] = {{0, axis::batch, rule_kind::equal, 1, axis::batch},

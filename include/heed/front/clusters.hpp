@@ -276,10 +276,7 @@ auto forward(M const& m, Q const& q_in, K const& k_in, V const& v_in, O&& out_in
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "heed: attention in clusters takes float or double");
     tensor_view<T const> const q = as_view(q_in), k = as_view(k_in), v = as_view(v_in);
     auto backend = detail::pick_backend(cpu<serial, A>{}, options...);
-    using detail::argument;
-    argument const given[] = {argument::of("q", q), argument::of("k", k), argument::of("v", v), argument::of("out", out)};
-    detail::door<A>::check_axes(given, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
-    detail::door<A>::check_outputs(given, 4);
+    detail::door<A>::check_pairwise(q, k, v, out);
     detail::cluster_rows<A, T> const x(m, q, k, v);
     cluster_saved<T> saved{std::vector<T>(static_cast<std::size_t>(x.out_shape().size())), std::vector<T>(static_cast<std::size_t>(x.row_shape().size())), {}};
     tensor_view<T> const rows(saved.out.data(), x.out_shape());

@@ -134,10 +134,7 @@ auto forward(M const& m, Q const& q_in, K const& k_in, V const& v_in, O&& out_in
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "heed: Combiner takes float or double");
     tensor_view<T const> const q = as_view(q_in), k = as_view(k_in), v = as_view(v_in);
     auto backend = detail::pick_backend(cpu<serial, A>{}, options...);
-    using detail::argument;
-    argument const given[] = {argument::of("q", q), argument::of("k", k), argument::of("v", v), argument::of("out", out)};
-    detail::door<A>::check_axes(given, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
-    detail::door<A>::check_outputs(given, 4);
+    detail::door<A>::check_pairwise(q, k, v, out);
     detail::combiner_call<A, T, decltype(backend.executor)> const x(m, q, k, v, backend.executor);
     auto saved = x.blank();
     T const factor = inv_sqrt<T>(x.d);

@@ -99,7 +99,7 @@ private:
             {3, detail::axis::seq, detail::rule_kind::equal, 0, detail::axis::seq},     {3, detail::axis::feature, detail::rule_kind::equal, 2, detail::axis::feature},
             {4, detail::axis::batch, detail::rule_kind::equal, 0, detail::axis::batch}, {4, detail::axis::head, detail::rule_kind::equal, 0, detail::axis::head},
             {4, detail::axis::seq, detail::rule_kind::equal, 0, detail::axis::seq}};
-        door::check_axes(args, count, rules, static_cast<int>(std::size(rules)));
+        door::check_axes(args, count, rules);
         if (with_lse && x.lse.extent(3) != 1) { door::refuse(sentence<A>("heed: lse has ", x.lse.extent(3), " features; it holds one number per row, lse.feature must be 1")); }
         door::check_offsets(args[0], args[3]);
         if (with_lse) { door::check_offsets(args[0], args[4]); }

@@ -63,7 +63,7 @@ template <class A, EdgeAttention M>
 void check_edges(M const& m, shape q, shape k, shape v) {
     using door = detail::door<A>;
     argument args[] = {{"q", q, {}, 1, 1, {}, false}, {"k", k, {}, 1, 1, {}, false}, {"v", v, {}, 1, 1, {}, false}};
-    door::check_axes(args, 3, pairwise_rules, static_cast<int>(std::size(pairwise_rules)));
+    door::check_axes(args, 3, pairwise_rules);
     if (q.seq != m.edges.targets()) { door::refuse(sentence<A>("heed: q has ", q.seq, " positions and the graph has ", m.edges.targets(), " targets; they must be equal")); }
     if (k.seq != m.edges.sources()) { door::refuse(sentence<A>("heed: k has ", k.seq, " positions and the graph has ", m.edges.sources(), " sources; they must be equal")); }
     auto const& head = head_of(m.score);
@@ -134,7 +134,7 @@ public:
         int count = 3;
         door::check_axes(args, 3, nullptr, 0);
         args[count++] = argument::of("out", out);
-        door::check_axes(args, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+        door::check_axes(args, 4, detail::pairwise_rules);
         detail::check_like<A>("lse", x.saved, {q_.batch, q_.head, q_.seq, kept}, args, count);
         detail::check_like<A>("edge weights", x.weights, {q_.batch, q_.head, mechanism_.edges.edges(), 1}, args, count);
         door::check_outputs(args, count);

@@ -58,7 +58,7 @@ void check_memory(gradient_memory<compute_t<E>> const& m, memory_problem<E> cons
                             argument::of("gradient of the initial s", d.initial.s), argument::of("initial m", p.initial.m), argument::of("initial s", p.initial.s),
                             argument::of("gradient of the final m", d.last.m), argument::of("gradient of the final s", d.last.s)};
     constexpr int count = 19;
-    door::check_axes(all, 4, memory_rules, static_cast<int>(std::size(memory_rules)));
+    door::check_axes(all, 4, memory_rules);
     for (int i = 1; i < 4; ++i) { door::check_offsets(all[i], all[0]); }
     if (m.chunk < 0) { door::refuse(sentence<A>("heed: a memory has chunks of ", m.chunk, " tokens; 0 is the sequential rule, otherwise it must be positive")); }
     shape const numbers{p.q.extent(0), p.q.extent(1), p.q.extent(2), 1};

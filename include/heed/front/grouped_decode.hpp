@@ -98,7 +98,7 @@ private:
         static constexpr detail::axis_rule rules[] = {{2, axis::batch, rule_kind::equal, 0, axis::batch}, {2, axis::head, rule_kind::equal, 0, axis::head}, {2, axis::seq, rule_kind::equal, 0, axis::seq},
                                                       {2, axis::feature, rule_kind::equal, 1, axis::feature}, {3, axis::batch, rule_kind::equal, 0, axis::batch}, {3, axis::head, rule_kind::equal, 0, axis::head},
                                                       {3, axis::seq, rule_kind::equal, 0, axis::seq}};
-        door::check_axes(args, count, rules, static_cast<int>(std::size(rules)));
+        door::check_axes(args, count, rules);
         if (with_lse && x.lse.extent(3) != 1) { door::refuse(sentence<A>("heed: lse has ", x.lse.extent(3), " features; it holds one number per row, lse.feature must be 1")); }
         door::check_offsets(args[0], args[2]);
         if (with_lse) { door::check_offsets(args[0], args[3]); }

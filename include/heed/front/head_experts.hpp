@@ -105,7 +105,7 @@ auto forward(M const& m, Q const& q_in, K const& k, V const& v, O&& out_in, Opti
         constexpr int kept = detail::kept_of<std::remove_cvref_t<decltype(routed_mechanism.normalizer)>>();
         static_assert(kept <= 1, "heed: gated heads take normalizers that save one number of a row, or none");
         detail::argument const outs[] = {detail::argument::of("q", q), detail::argument::of("k", as_view(k)), detail::argument::of("v", as_view(v)), detail::argument::of("out", out)};
-        detail::door<A>::check_axes(outs, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+        detail::door<A>::check_axes(outs, 4, detail::pairwise_rules);
         detail::door<A>::check_outputs(outs, 4);
         saved.out.resize(static_cast<std::size_t>(saved.s.size()));
         saved.lse.resize(static_cast<std::size_t>(saved.s.batch * saved.s.head * saved.s.seq));

@@ -108,7 +108,7 @@ public:
         : mechanism_(mechanism), q_(q), c_(c), r_(r), wk_(wk), wv_(wv), backend_(backend) {
         extent_t const heads = q.extent(1), batch = c.extent(0), keys = c.extent(2);
         argument const made[] = {argument::of("q", q), {"the keys' rows", {batch, c.extent(1), keys, width()}, {}, 1, sizeof(T), {}, false, true}, {"the values' rows", {batch, c.extent(1), keys, wv.extent(2)}, {}, 1, sizeof(T), {}, false, true}};
-        door::check_axes(made, 3, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+        door::check_axes(made, 3, detail::pairwise_rules);
         argument const given[] = {argument::of("the latent", c), argument::of("k_rope", r), argument::of("w_uk", wk), argument::of("w_uv", wv)};
         door::check_axes(given, 4, nullptr, 0);
         door::check_offsets(given[0], given[1]);
@@ -142,7 +142,7 @@ public:
         extent_t const heads = q_.extent(1), groups = c_.extent(1);
         argument args[8] = {argument::of("q", q_), {"the keys' rows", {c_.extent(0), groups, c_.extent(2), width()}, {}, 1, sizeof(T), {}, false, true}, {"the values' rows", {c_.extent(0), groups, c_.extent(2), wv_.extent(2)}, {}, 1, sizeof(T), {}, false, true},
                             argument::of("out", out), argument::of("the latent", c_), argument::of("k_rope", r_), argument::of("w_uk", wk_), argument::of("w_uv", wv_)};
-        door::check_axes(args, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+        door::check_axes(args, 4, detail::pairwise_rules);
         door::check_offsets(args[0], args[3]);
         door::check_outputs(args, 8);
         if constexpr (detail::is_save<Save>) {

@@ -50,7 +50,7 @@ void check_network(M const& m, network_problem<E> const& p, network_gradients<E>
         argument::of("initial bias", p.initial.bias),
         argument::of("gradient of the final first.m", d.last.first.m), argument::of("gradient of the final first.s", d.last.first.s), argument::of("gradient of the final second.m", d.last.second.m),
         argument::of("gradient of the final second.s", d.last.second.s), argument::of("gradient of the final bias", d.last.bias)};
-    door::check_axes(all, 4, memory_rules, static_cast<int>(std::size(memory_rules)));
+    door::check_axes(all, 4, memory_rules);
     for (int i = 1; i < 4; ++i) { door::check_offsets(all[i], all[0]); }
     if (m.chunk < 1) { door::refuse(sentence<A>("heed: a memory that is a network has chunks of ", m.chunk, " tokens; it must be positive")); }
     extent_t const B = p.q.extent(0), H = p.q.extent(1), width = p.q.extent(3), dv = p.v.extent(3);

@@ -102,7 +102,7 @@ void check_part(part_rows<T> const& part, part_rows<U> const& whole, bool keeps)
     bool const both = keeps && part.lse.data_handle() != nullptr, with_whole = keeps && whole.lse.data_handle() != nullptr;
     if (!both) { args[1] = {"a part's lse", {whole.out.extent(0), whole.out.extent(1), whole.out.extent(2), 1}, {}, 1, 1, whole.out.offsets(), false}; }
     if (!with_whole) { args[3] = {"lse", {whole.out.extent(0), whole.out.extent(1), whole.out.extent(2), 1}, {}, 1, 1, whole.out.offsets(), false}; }
-    door::check_axes(args, 4, part_rules, static_cast<int>(std::size(part_rules)));
+    door::check_axes(args, 4, part_rules);
     for (int i : {1, 3}) {
         if (args[i].extents.feature != 1) {
             door::refuse(sentence<A>("heed: ", args[i].name, " has ", args[i].extents.feature, " features; it holds one number per row, lse.feature must be 1"));

@@ -100,7 +100,7 @@ public:
             if constexpr (requires { term.source.q; }) {
                 detail::argument const args[] = {detail::argument::of("the second q", term.source.q), detail::argument::of("the second k", term.source.k),
                                                  {"q", q, {}, 1, sizeof(T), {}, false}, {"k", k, {}, 1, sizeof(T), {}, false}};
-                door::check_axes(args, 4, detail::second_rules, static_cast<int>(std::size(detail::second_rules)));
+                door::check_axes(args, 4, detail::second_rules);
             }
             plan_of(term);
         });
@@ -122,7 +122,7 @@ public:
             door::refuse(sentence<A>("heed: the workspace has ", workspace.size(), " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()"));
         }
         detail::argument given[4 + attentions] = {detail::argument::of("q", q), detail::argument::of("k", k), detail::argument::of("v", v), detail::argument::of("out", out)};
-        door::check_axes(given, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+        door::check_axes(given, 4, detail::pairwise_rules);
         int count = 4;
         if constexpr (detail::is_save_terms<Saved>) {
             static_assert(std::size(Saved{}.term) == std::size_t(attentions), "heed: save_terms needs one saved_term for each attention of the mixture");

@@ -93,7 +93,7 @@ auto forward(M const& m, Q const& q_in, K const& k_in, V const& v_in, O&& out_in
     auto backend = detail::pick_backend(cpu<serial, A>{}, options...);
     using detail::argument;
     argument const given[] = {argument::of("q", q), argument::of("k", as_view(k_in)), argument::of("v", as_view(v_in)), argument::of("out", out)};
-    detail::door<A>::check_axes(given, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
+    detail::door<A>::check_axes(given, 4, detail::pairwise_rules);
     detail::door<A>::check_outputs(given, 4);
     auto const weights = detail::weights_of_picks<A>(m, q.shape());
     shape const s = out.shape(), rows{s.batch, s.head, s.seq, 1};

@@ -25,7 +25,7 @@ struct forward_door : door<A> {
 
     static void check_shapes(M const& mechanism, shape q, shape k, shape v) {
         argument args[] = {{"q", q, {}, 1, sizeof(T), {}, false}, {"k", k, {}, 1, sizeof(T), {}, false}, {"v", v, {}, 1, sizeof(T), {}, false}};
-        check_axes(args, 3, pairwise_rules, static_cast<int>(std::size(pairwise_rules)));
+        check_axes(args, 3, pairwise_rules);
         mechanism.views(call_sizes{q.batch, q.head, q.seq, k.seq, q.feature, k.head}, [](char const* name, auto const& view, shape want, auto... exact) { check_view(name, view.shape(), want, sizeof...(exact) > 0); });
     }
     template <class Q, class K, class V, class O, class Save>
@@ -48,7 +48,7 @@ struct forward_door : door<A> {
         args[arg_k].made = makes_rows<decltype(decltype(M::load)::k)>;
         args[arg_v].made = makes_rows<decltype(decltype(M::load)::v)>;
         int const count = with_lse ? 5 : 4;
-        check_axes(args, count, pairwise_rules, static_cast<int>(std::size(pairwise_rules)));
+        check_axes(args, count, pairwise_rules);
         if (with_lse && x.lse.extent(3) != kept) {
             refuse(sentence<A>("heed: lse has ", x.lse.extent(3), " features; it holds ", kept == 1 ? "one number" : "two numbers", " per row, lse.feature must be ", kept));
         }

@@ -65,7 +65,7 @@ struct recurrent_rules_of {
     using door = detail::door<A>;
 
     static void check(form const& m, argument const* args) {
-        door::check_axes(args, 4, recurrent_rules, static_cast<int>(std::size(recurrent_rules)));
+        door::check_axes(args, 4, recurrent_rules);
         if (m.causal) { door::check_axes(args, 4, along_rules, 1); }
         shape const q = args[rec_q].extents, out = args[rec_out].extents;
         if (m.decays != decay_kind::none) { door::check_view("log decay", m.log_decay.shape(), shape{out.batch, out.head, q.seq, m.decays == decay_kind::head ? 1 : m.decays == decay_kind::value ? out.feature : m.width(q.feature)}, false); }

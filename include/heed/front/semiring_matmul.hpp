@@ -26,7 +26,7 @@ template <class A, class T, class C>
 void check_matmul(tensor_view<T const> const& a, tensor_view<T const> const& b, C const& c) {
     using door = detail::door<A>;
     argument const args[] = {argument::of("a", a), argument::of("b", b), argument::of("c", c)};
-    door::check_axes(args, 3, matmul_rules, static_cast<int>(std::size(matmul_rules)));
+    door::check_axes(args, 3, matmul_rules);
     for (int i = 0; i < 2; ++i) {
         shape const have = args[i].extents;
         door::check_view(args[i].name, have, {c.extent(0), c.extent(1), have.seq, have.feature}, false);

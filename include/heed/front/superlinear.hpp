@@ -166,9 +166,7 @@ auto forward(M const& m, Q const& q_in, K const& k_in, V const& v_in, O&& out_in
     auto backend = detail::pick_backend(cpu<serial, A>{}, options...);
     using detail::argument;
     using door = detail::door<A>;
-    argument const given[] = {argument::of("q", q), argument::of("k", k), argument::of("v", v), argument::of("out", out)};
-    door::check_axes(given, 4, detail::pairwise_rules, static_cast<int>(std::size(detail::pairwise_rules)));
-    door::check_outputs(given, 4);
+    door::check_pairwise(q, k, v, out);
     door::check_same(argument::of("the search queries", m.search), argument::of("q", q));
     if (q.is_ragged() || k.is_ragged() || q.extent(2) > k.extent(2)) { door::refuse(sentence<A>("heed: superlinear attention takes sequences of one length, with no more queries than keys; q has ", q.extent(2), " positions and k ", k.extent(2))); }
     auto const far = detail::anchor_distances<A>(m, k.extent(2));
