@@ -61,27 +61,32 @@ if(TARGET TBB::tbb)
   target_compile_definitions(heed_executors INTERFACE HEED_HAS_TBB=1)
 endif()
 
-# Reading heed.hpp, xsimd and Catch2 costs 2 to 3 s a translation unit, a fifth of its time. GCC takes one precompiled header under different -O
-# levels and with further definitions; Clang does not. A compiler cache cannot look into one, and an edited header rebuilds all that take it:
-# with a launcher it is off.
+# Reading heed.hpp, xsimd and Catch2 costs 2 to 3 s a translation unit, a fifth of its time. GCC takes a precompiled header with further definitions, Clang
+# does not. A compiler cache cannot look into one, and an edited header rebuilds all that take it: with a launcher it is off.
 set(heed_precompile_default OFF)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(heed_precompile_default ON)
 endif()
 option(HEED_PRECOMPILE "Own binaries take heed.hpp precompiled" ${heed_precompile_default})
 
-# Of two kinds, since OpenMP's flag defines a macro: for targets that link `own`, heed_own or heed_executors.
+# heed_take_precompiled(<target> <own> [<option>...])
+# For targets that link `own`, heed_own or heed_executors: of two kinds, since OpenMP's flag defines a macro. The options are those of the target that choose
+# an -O level: GCC compiles what it finds in a precompiled header at the level of the header, whatever the target's own is.
 function(heed_take_precompiled target own)
   if(NOT HEED_PRECOMPILE)
     return()
   endif()
   set(precompiled ${own}_precompiled)
+  if(ARGN)
+    set(precompiled ${own}_precompiled_otherwise)
+  endif()
   if(NOT TARGET ${precompiled})
     find_package(Threads REQUIRED)
     file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/${precompiled}.cpp CONTENT "")
     add_library(${precompiled} OBJECT ${PROJECT_BINARY_DIR}/${precompiled}.cpp)
     target_include_directories(${precompiled} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
     target_link_libraries(${precompiled} PRIVATE ${own} Threads::Threads $<$<BOOL:${HEED_BUILD_TESTS}>:Catch2::Catch2>)
+    target_compile_options(${precompiled} PRIVATE ${ARGN})
     target_precompile_headers(${precompiled} PRIVATE
       $<$<BOOL:${HEED_BUILD_TESTS}>:${PROJECT_SOURCE_DIR}/tests/support/catch.hpp> <heed/heed.hpp>)
   endif()
