@@ -72,7 +72,7 @@ private:
     static constexpr extent_t per_line = extent_t(line_bytes / sizeof(E)) > lanes ? extent_t(line_bytes / sizeof(E)) : lanes;
 
     // near: rows of a later block, or of this one.
-    template <int R, bool Ahead>
+    template <int R>
     HEED_INLINE static void block(E const* const* HEED_RESTRICT keys, E const* const* HEED_RESTRICT near, rows_ahead const& ahead, extent_t first, T const* HEED_RESTRICT q,
                                   extent_t q_pitch, extent_t width, T* HEED_RESTRICT s, extent_t pitch, contraction const& of) {
         constexpr int K = lanes / R;
@@ -83,10 +83,8 @@ private:
         extent_t const whole = width / lanes * lanes;
         extent_t line = 0;
         for (extent_t c0 = 0; c0 < whole; c0 += per_line, ++line) {
-            if constexpr (Ahead) {
-                if (line < ahead.lines) {
-                    static_for<K>([&](auto j) HEED_INLINE_LAMBDA { HEED_PREFETCH_FAR(ahead.rows[first + j] + line * extent_t(line_bytes), 0); });
-                }
+            if (line < ahead.lines) {
+                static_for<K>([&](auto j) HEED_INLINE_LAMBDA { HEED_PREFETCH_FAR(ahead.rows[first + j] + line * extent_t(line_bytes), 0); });
             }
             static_for<K>([&](auto j) HEED_INLINE_LAMBDA { HEED_PREFETCH(near[j] + c0); });
             extent_t const end = c0 + per_line < whole ? c0 + per_line : whole;
@@ -108,10 +106,8 @@ private:
                 static_for<K>([&](auto j) HEED_INLINE_LAMBDA { acc[r * K + j] = choose(valid, of.step(acc[r * K + j], x[j], y, r * q_pitch + whole), acc[r * K + j]); });
             });
         }
-        if constexpr (Ahead) {
-            for (; line < ahead.lines; ++line) {
-                static_for<K>([&](auto j) HEED_INLINE_LAMBDA { HEED_PREFETCH_FAR(ahead.rows[first + j] + line * extent_t(line_bytes), 0); });
-            }
+        for (; line < ahead.lines; ++line) {
+            static_for<K>([&](auto j) HEED_INLINE_LAMBDA { HEED_PREFETCH_FAR(ahead.rows[first + j] + line * extent_t(line_bytes), 0); });
         }
         V const total = total_of(acc, of.ring, width);
         if constexpr (R == 1) {
@@ -122,19 +118,14 @@ private:
             static_for<R>([&](auto r) HEED_INLINE_LAMBDA { static_for<K>([&](auto j) HEED_INLINE_LAMBDA { s[r * pitch + j] = lane[r * K + j]; }); });
         }
     }
-    template <int R, bool Ahead>
-    static void walk(E const* const* k, extent_t keys, rows_ahead ahead, T const* q, extent_t q_pitch, extent_t width, T* s, extent_t pitch, contraction const& of) {
+    template <int R>
+    static void strip(E const* const* k, extent_t keys, rows_ahead& ahead, extent_t keys_ahead, T const* q, extent_t q_pitch, extent_t width, T* s, extent_t pitch, contraction const& of) {
         constexpr extent_t K = lanes / R;
         for (extent_t j = 0; j < keys; j += K) {
             extent_t const near = j + 2 * K < keys ? j + 2 * K : j;
-            block<R, Ahead>(k + j, k + near, ahead, j, q, q_pitch, width, s + j, pitch, of);
+            rows_ahead const here{ahead.rows, ahead.rows != nullptr && j < keys_ahead ? ahead.lines : 0}; // whole blocks of both
+            block<R>(k + j, k + near, here, j, q, q_pitch, width, s + j, pitch, of);
         }
-    }
-    template <int R>
-    static void strip(E const* const* k, extent_t keys, rows_ahead& ahead, extent_t keys_ahead, T const* q, extent_t q_pitch, extent_t width, T* s, extent_t pitch, contraction const& of) {
-        extent_t const with = ahead.rows == nullptr ? 0 : keys_ahead < keys ? keys_ahead : keys; // whole blocks both
-        walk<R, true>(k, with, ahead, q, q_pitch, width, s, pitch, of);
-        walk<R, false>(k + with, keys - with, ahead, q, q_pitch, width, s + with, pitch, of);
         ahead.rows = nullptr; // asked for once
     }
 };

@@ -34,15 +34,15 @@ private:
         extent_t first, last;
     };
 
-    template <int R, int F, bool End, bool Ahead>
-    HEED_INLINE static void sum(V (&acc)[R][F], E const* const* HEED_RESTRICT v, extent_t begin, extent_t end, share const& next, T const* HEED_RESTRICT p, extent_t pitch, extent_t e,
-                                extent_t width) {
-        for (extent_t j = begin; j < end; ++j) {
-            if constexpr (Ahead) {
+    template <int R, int F, bool End>
+    HEED_INLINE static void sum(V (&acc)[R][F], E const* const* HEED_RESTRICT v, extent_t keys, share const& next, extent_t next_keys, T const* HEED_RESTRICT p, extent_t pitch,
+                                extent_t e, extent_t width) {
+        for (extent_t j = 0; j < keys; ++j) {
+            if (j < next_keys) {
                 for (extent_t l = next.first; l < next.last; ++l) { HEED_PREFETCH_FAR(next.rows[j] + l * extent_t(line_bytes), 0); }
             }
             E const* const row = v[j];
-            E const* const near = v[j + keys_near < end ? j + keys_near : j] + e;
+            E const* const near = v[j + keys_near < keys ? j + keys_near : j] + e;
             static_for<(F * lanes + per_line - 1) / per_line>([&](auto l) HEED_INLINE_LAMBDA { HEED_PREFETCH(near + l * per_line); });
             V x[F];
             static_for<F>([&](auto f) HEED_INLINE_LAMBDA {
@@ -63,8 +63,7 @@ private:
                                   extent_t o_pitch, T const* HEED_RESTRICT factor, extent_t e, extent_t width) {
         V acc[R][F];
         static_for<R>([&](auto r) HEED_INLINE_LAMBDA { static_for<F>([&](auto f) HEED_INLINE_LAMBDA { acc[r][f] = Ring::template zero<V>(); }); });
-        sum<R, F, End, true>(acc, v, 0, next_keys, next, p, pitch, e, width);
-        sum<R, F, End, false>(acc, v, next_keys, keys, next, p, pitch, e, width);
+        sum<R, F, End>(acc, v, keys, next, next_keys, p, pitch, e, width);
         static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
             V const by(factor[r]);
             static_for<F>([&](auto f) HEED_INLINE_LAMBDA {
