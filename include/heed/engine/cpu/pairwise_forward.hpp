@@ -164,7 +164,10 @@ protected:
     };
 
     static void group_of_queries(context const& c, range rows) {
-        auto tiles = [&]<std::size_t... G>(std::index_sequence<G...>) { return std::array<cursor, sizeof...(G)>{cursor{c, {}, static_cast<int>(0 * G), nullptr, nullptr, nullptr}...}; }(std::make_index_sequence<walk_tiles>{});
+        auto all = [&]<std::size_t... G>(std::index_sequence<G...>) {
+            return std::array<cursor, sizeof...(G)>{cursor{c, {}, static_cast<int>(0 * G), nullptr, nullptr, nullptr}...};
+        }(std::make_index_sequence<walk_tiles>{});
+        cursor* const tiles = all.data();
         int const count = static_cast<int>((rows.size() + pitch - 1) / pitch);
         for (int g = 0; g < count; ++g) {
             cursor& h = tiles[g];
