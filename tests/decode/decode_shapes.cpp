@@ -52,6 +52,20 @@ TEST_CASE("decode: several chunks against the oracle", "[decode]") {
     against_oracle<float>({1, 2, 2, 64, 72, {3500, 1, 2047}}, 431);
     against_oracle<float>({1, 1, 1, 300, 5, {4100}}, 432);
     against_oracle<double>({2, 3, 1, 65, 63, {1500, 900}}, 433);
+    against_oracle<float>({1, 8, 1, 128, 128, {17379}}, 435); // 32 chunks; a tile more of keys would be cut into 31
+}
+
+TEST_CASE("decode: no number of keys is cut into more chunks than there is memory for", "[contract]") {
+    using layout = heed::decode_layout<float, float, heed::native_arch>;
+    for (extent_t const rows : {1, 4, 8, 60}) {
+        for (extent_t const d : {5, 64, 128, 300}) {
+            extent_t most = 0;
+            for (extent_t keys = 0; keys < 70000; ++keys) {
+                most = std::max(most, layout::divide(keys, rows, d, d).count);
+                REQUIRE(most <= layout::chunks_up_to(keys, rows, d, d));
+            }
+        }
+    }
 }
 
 TEST_CASE("decode: random shapes against the oracle", "[decode]") {

@@ -40,6 +40,11 @@ struct decode_layout {
         extent_t const chunk = fair > least ? fair : least, count = (keys + chunk - 1) / chunk;
         return {chunk, count < 1 ? 1 : count};
     }
+    // Chunks of any number of keys up to `keys`: fewer keys may be cut into more, since chunks are whole tiles.
+    static constexpr extent_t chunks_up_to(extent_t keys, extent_t rows, extent_t d, extent_t dv) {
+        extent_t const most = most_chunks(rows, dv), least = least_chunk(d, dv), count = (keys + least - 1) / least;
+        return count < 1 ? 1 : count < most ? count : most;
+    }
 };
 
 } // namespace heed

@@ -83,7 +83,7 @@ struct pairwise_decode {
             d = q.feature, dv = c.v.extent(3), tile = layout::tile_keys(d);
             chunks = 1, head_bytes = 0;
             for (extent_t tokens = 1; tokens <= q.seq; ++tokens) { // a sequence with fewer new tokens is cut into more chunks
-                extent_t const count = layout::divide(c.reach() + tile, group * tokens, d, dv).count;
+                extent_t const count = layout::chunks_up_to(c.reach() + tile, group * tokens, d, dv);
                 std::size_t const bytes = static_cast<std::size_t>(count) * part_bytes(group * tokens, dv);
                 chunks = count > chunks ? count : chunks;
                 head_bytes = bytes > head_bytes ? bytes : head_bytes;
