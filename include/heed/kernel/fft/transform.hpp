@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Transforms of a slab: n rows of V::lanes complex numbers (two real channels each, or one complex). Any smooth n (primes up to 13).
 //
-// Depth first, so that what one pass leaves is still in the nearest cache when the next one takes it; the two outermost passes of a slab beyond the
-// second cache are done in one sweep over memory (columns of both gathered in a small tile), again inside blocks that are still beyond it.
-// Cost 5 n log2 n operations a lane and direction, at least 2 sweeps over a slab that is beyond the second cache. Workspace: the tile.
+// Depth first, so that what one pass leaves is still in the nearest cache when the next one takes it. The outermost passes of a slab beyond the second
+// cache are done in one sweep over memory, columns of them gathered in a small tile: two, or as many as it takes until blocks are within that cache.
+// Cost 5 n log2 n operations a lane and direction, 2 sweeps over a slab that is beyond the second cache (more from 2^22 rows on). Workspace: the tile.
 // Relative l2 error: at most 0.6 eps log2 n.
 #pragma once
 
@@ -99,14 +99,26 @@ struct fft_transform {
     // Bytes of a block whose passes go one by one: up to the second cache and somewhat beyond, one pass at a time is faster (measured with 512 KiB of it).
     static constexpr extent_t second_cache = A::has(isa::avx512f) ? 1280 * 1024 : 768 * 1024;
     static constexpr extent_t columns = A::has(isa::avx512f) ? 4 : 8; // 64 rows of them are 32 KiB
+    static constexpr int most_legs = 512;                             // of all passes of one sweep
 
     // A slab in memory of the caller's: n rows of row_size numbers each.
     fft_plan<T> const& plan;
     T* slab;
     T* tile; // tile_size(plan) numbers
 
-    // numbers of the tile in which two passes meet
-    HEED_INLINE static extent_t tile_size(extent_t n) { return in_cache(n) ? 0 : 13 * 13 * columns * row_size; }
+    // numbers of the tile in which the passes of a sweep meet
+    HEED_INLINE static extent_t tile_size(extent_t n) {
+        fft_factors const f = fft_factorise(n);
+        extent_t size = 0;
+        for (int level = 0; level < f.count;) {
+            sweep const s = sweep::of(f, level, n);
+            extent_t const need = s.passes > 1 ? s.legs * s.columns() * row_size : 0;
+            size = need > size ? need : size;
+            level += s.passes;
+            n /= s.legs;
+        }
+        return size;
+    }
 
     // Forward transform of rows of the caller's (limit of them, the rest zero), apart by `row`, into the slab; digit-reversed.
     void forward(T const* from, extent_t row, extent_t limit) const { descend(what::forward, from, row, limit, nullptr, 0, 0, nullptr); }
@@ -121,6 +133,22 @@ private:
     enum class what { forward, inverse, multiply };
 
     HEED_INLINE static bool in_cache(extent_t rows) { return rows * row_size * static_cast<extent_t>(sizeof(T)) <= second_cache; }
+
+    // The passes that go over a block of some rows in one: one, or, where it is beyond the second cache, two or more.
+    struct sweep {
+        int passes = 1;
+        extent_t legs; // rows of a column: the product of their radices
+
+        HEED_INLINE static sweep of(fft_factors const& f, int level, extent_t rows) {
+            sweep s{1, f.radix[level]};
+            if (in_cache(rows) || f.count - level < 3) { return s; }
+            auto const further = [&] { return level + s.passes + 1 < f.count && s.legs * f.radix[level + s.passes] <= most_legs; }; // the leaf stays
+            do { s.legs *= f.radix[level + s.passes++]; } while (!in_cache(rows / s.legs) && further());
+            return s;
+        }
+        // columns at a time: more legs are worth longer runs on each (measured at 256)
+        HEED_INLINE extent_t columns() const { return (legs > 64 ? 2 : 1) * fft_transform::columns; }
+    };
     // bool: does the walk begin with forward passes, does it end with inverse ones
     HEED_INLINE static bool goes_down(what w) { return w != what::inverse; }
     HEED_INLINE static bool comes_up(what w) { return w != what::forward; }
@@ -133,16 +161,15 @@ private:
             if (comes_up(w)) { copy(slab, row_size, n, to, to_row, to_limit); }
             return;
         }
-        bool const two = !in_cache(n) && plan.factors.count > 2;
-        if (goes_down(w)) { two ? down_two(0, {from, from_row, 0}, from_limit, slab) : down(0, {from, from_row, 0}, from_limit, slab); }
-        below(w, 0, two, slab, spectrum);
-        if (comes_up(w)) { two ? up_two(0, slab, {to, to_row, 0}, to_limit) : up(0, slab, {to, to_row, 0}, to_limit); }
+        sweep const s = sweep::of(plan.factors, 0, n);
+        if (goes_down(w)) { s.passes > 1 ? down(0, s, {from, from_row, 0}, from_limit, slab) : down(0, {from, from_row, 0}, from_limit, slab); }
+        below(w, s.passes, s.legs, slab, spectrum);
+        if (comes_up(w)) { s.passes > 1 ? up(0, s, slab, {to, to_row, 0}, to_limit) : up(0, slab, {to, to_row, 0}, to_limit); }
     }
 
-    // The blocks that one pass, or two, of a block left behind.
-    void below(what w, int level, bool two, T* at, T const* spectrum) const {
-        int const next = level + (two ? 2 : 1);
-        extent_t const rows = plan.block[next], parts = plan.block[level] / rows;
+    // The blocks, `parts` of them, that a pass or a sweep of a larger one left behind.
+    void below(what w, int next, extent_t parts, T* at, T const* spectrum) const {
+        extent_t const rows = plan.block[next];
         if (next + 1 == plan.factors.count) {
             passes::leaf(plan.factors.radix[next], leaf_of(w), at, parts, spectrum);
             return;
@@ -154,10 +181,10 @@ private:
             passes::leaf(plan.factors.radix[level], leaf_of(w), at, 1, spectrum);
             return;
         }
-        bool const two = !in_cache(plan.block[level]) && plan.factors.count - level > 2;
-        if (goes_down(w)) { two ? down_two(level, {at, row_size, 0}, fft_no_limit, at) : down(level, {at, row_size, 0}, fft_no_limit, at); }
-        below(w, level, two, at, spectrum);
-        if (comes_up(w)) { two ? up_two(level, at, {at, row_size, 0}, fft_no_limit) : up(level, at, {at, row_size, 0}, fft_no_limit); }
+        sweep const s = sweep::of(plan.factors, level, plan.block[level]);
+        if (goes_down(w)) { s.passes > 1 ? down(level, s, {at, row_size, 0}, fft_no_limit, at) : down(level, {at, row_size, 0}, fft_no_limit, at); }
+        below(w, level + s.passes, s.legs, at, spectrum);
+        if (comes_up(w)) { s.passes > 1 ? up(level, s, at, {at, row_size, 0}, fft_no_limit) : up(level, at, {at, row_size, 0}, fft_no_limit); }
     }
     HEED_INLINE static fft_leaf leaf_of(what w) { return w == what::forward ? fft_leaf::forward : w == what::inverse ? fft_leaf::inverse : fft_leaf::multiply; }
 
@@ -176,7 +203,8 @@ private:
         limit < plan.block[level] ? passes::inverse(r, from, to, m, plan.roots[level], 0, m, limit) : passes::inverse(r, from, to, m, plan.roots[level]);
     }
 
-    // Asks for the next columns of a sweep, `count` rows on each of `legs` legs: more streams than the hardware foresees. To be written: P is not const.
+    // Asks for `count` rows on each of `legs` legs: more streams than the hardware foresees. To be written: P is not const. Only the next butterfly's legs
+    // are asked for, just before those at hand are taken: legs are powers of two apart, and more of them than a set of the cache has ways would drive each other out.
     template <class P>
     HEED_INLINE static void fetch(fft_rows<P> const& next, extent_t legs, extent_t count) {
         for (extent_t k = 0; k < legs; ++k) {
@@ -198,45 +226,75 @@ private:
         return legs < radix ? legs : radix;
     }
 
-    // Two passes in one sweep. Row j of block (k, q) after both: j < m2 = L / (r1 r2); a column is the r1 r2 rows j, j + m2, ... of the block.
-    void down_two(int level, fft_rows<T const> from, extent_t limit, T* at) const {
-        int const r1 = plan.factors.radix[level], r2 = plan.factors.radix[level + 1];
-        extent_t const m1 = plan.block[level] / r1, m2 = m1 / r2;
-        for (extent_t j = 0; j < m2; j += columns) {
-            extent_t const c = m2 - j < columns ? m2 - j : columns, ahead = m2 - j - c < c ? m2 - j - c : c;
-            for (int a = 0; a < r2; ++a) {
-                extent_t const first = j + a * m2;
-                fft_rows<T const> const column{from.at + first * from.row, from.row, m1 * from.row};
-                fft_rows<T> const to{tile + a * c * row_size, row_size, r2 * c * row_size};
-                T const* const w = plan.roots[level] + 2 * (r1 - 1) * first;
-                fetch(fft_rows<T const>{column.at + c * column.row, column.row, column.leg}, legs_below(limit, first + c, m1, r1), ahead);
-                limit < plan.block[level] ? passes::forward(r1, column, to, c, w, first, m1, limit) : passes::forward(r1, column, to, c, w);
-            }
-            for (int k = 0; k < r1; ++k) {
-                fetch(fft_rows<T>{at + (k * m1 + j + c) * row_size, row_size, m2 * row_size}, r2, ahead);
-                passes::forward(r2, {tile + k * r2 * c * row_size, row_size, c * row_size}, {at + (k * m1 + j) * row_size, row_size, m2 * row_size}, c, plan.roots[level + 1] + 2 * (r2 - 1) * j);
-            }
-        }
-    }
-    void up_two(int level, T const* at, fft_rows<T> to, extent_t limit) const {
-        int const r1 = plan.factors.radix[level], r2 = plan.factors.radix[level + 1];
-        extent_t const m1 = plan.block[level] / r1, m2 = m1 / r2;
-        for (extent_t j = 0; j < m2; j += columns) {
-            extent_t const c = m2 - j < columns ? m2 - j : columns, ahead = m2 - j - c < c ? m2 - j - c : c;
-            for (int k = 0; k < r1; ++k) {
-                fetch(fft_rows<T const>{at + (k * m1 + j + c) * row_size, row_size, m2 * row_size}, r2, ahead);
-                passes::inverse(r2, {at + (k * m1 + j) * row_size, row_size, m2 * row_size}, {tile + k * r2 * c * row_size, row_size, c * row_size}, c, plan.roots[level + 1] + 2 * (r2 - 1) * j);
-            }
-            for (int a = 0; a < r2; ++a) {
-                extent_t const first = j + a * m2;
-                fft_rows<T const> const column{tile + a * c * row_size, row_size, r2 * c * row_size};
-                fft_rows<T> const rows{to.at + first * to.row, to.row, m1 * to.row};
-                T const* const w = plan.roots[level] + 2 * (r1 - 1) * first;
-                fetch(fft_rows<T>{rows.at + c * rows.row, rows.row, rows.leg}, legs_below(limit, first + c, m1, r1), ahead);
-                limit < plan.block[level] ? passes::inverse(r1, column, rows, c, w, first, m1, limit) : passes::inverse(r1, column, rows, c, w);
+    // All passes of a sweep. A column is the rows j, j + m, ... of the block, m the rows of the blocks that are left; in the tile, c columns of each of them
+    // after one another. Of pass i, `outer` is the product of the radices before it, `inner` of those after it: its butterflies are (o, a), o < outer, a < inner.
+    void down(int level, sweep s, fft_rows<T const> from, extent_t limit, T* at) const {
+        extent_t const m = plan.block[level + s.passes];
+        bool const limited = limit < plan.block[level];
+        for (extent_t j = 0; j < m; j += s.columns()) {
+            extent_t const c = m - j < s.columns() ? m - j : s.columns(), ahead = m - j - c < c ? m - j - c : c;
+            extent_t outer = 1;
+            for (int i = 0; i < s.passes; ++i) {
+                int const r = plan.factors.radix[level + i];
+                extent_t const inner = s.legs / (outer * r);
+                for (extent_t o = 0; o < outer; ++o) {
+                    for (extent_t a = 0; a < inner; ++a) {
+                        fft_rows<T> const in_tile{tile + (o * r * inner + a) * c * row_size, row_size, inner * c * row_size};
+                        T const* const w = plan.roots[level + i] + 2 * (r - 1) * (j + a * m);
+                        if (i == 0) {
+                            fft_rows<T const> const rows = legs_of(from, j + a * m, inner * m);
+                            extent_t const next = a + 1 < inner ? j + (a + 1) * m : j + c;
+                            fetch(legs_of(from, next, inner * m), legs_below(limit, next, inner * m, r), a + 1 < inner ? c : ahead);
+                            limited ? passes::forward(r, rows, in_tile, c, w, j + a * m, inner * m, limit) : passes::forward(r, rows, in_tile, c, w);
+                        } else if (i + 1 < s.passes) {
+                            passes::forward(r, reading(in_tile), in_tile, c, w);
+                        } else {
+                            fft_rows<T> const block{at, row_size, 0};
+                            fetch(legs_of(block, o + 1 < outer ? (o + 1) * r * m + j : j + c, m), r, o + 1 < outer ? c : ahead);
+                            passes::forward(r, reading(in_tile), legs_of(block, o * r * m + j, m), c, w);
+                        }
+                    }
+                }
+                outer *= r;
             }
         }
     }
+    void up(int level, sweep s, T const* at, fft_rows<T> to, extent_t limit) const {
+        extent_t const m = plan.block[level + s.passes];
+        bool const limited = limit < plan.block[level];
+        for (extent_t j = 0; j < m; j += s.columns()) {
+            extent_t const c = m - j < s.columns() ? m - j : s.columns(), ahead = m - j - c < c ? m - j - c : c;
+            extent_t inner = 1;
+            for (int i = s.passes - 1; i >= 0; --i) {
+                int const r = plan.factors.radix[level + i];
+                extent_t const outer = s.legs / (inner * r);
+                for (extent_t o = 0; o < outer; ++o) {
+                    for (extent_t a = 0; a < inner; ++a) {
+                        fft_rows<T> const in_tile{tile + (o * r * inner + a) * c * row_size, row_size, inner * c * row_size};
+                        T const* const w = plan.roots[level + i] + 2 * (r - 1) * (j + a * m);
+                        if (i == 0) {
+                            fft_rows<T> const rows = legs_of(to, j + a * m, inner * m);
+                            extent_t const next = a + 1 < inner ? j + (a + 1) * m : j + c;
+                            fetch(legs_of(to, next, inner * m), legs_below(limit, next, inner * m, r), a + 1 < inner ? c : ahead);
+                            limited ? passes::inverse(r, reading(in_tile), rows, c, w, j + a * m, inner * m, limit) : passes::inverse(r, reading(in_tile), rows, c, w);
+                        } else if (i + 1 < s.passes) {
+                            passes::inverse(r, reading(in_tile), in_tile, c, w);
+                        } else {
+                            fft_rows<T const> const block{at, row_size, 0};
+                            fetch(legs_of(block, o + 1 < outer ? (o + 1) * r * m + j : j + c, m), r, o + 1 < outer ? c : ahead);
+                            passes::inverse(r, legs_of(block, o * r * m + j, m), in_tile, c, w);
+                        }
+                    }
+                }
+                inner *= r;
+            }
+        }
+    }
+    template <class P>
+    HEED_INLINE static fft_rows<P> legs_of(fft_rows<P> const& rows, extent_t first, extent_t apart) {
+        return {rows.at + first * rows.row, rows.row, apart * rows.row};
+    }
+    HEED_INLINE static fft_rows<T const> reading(fft_rows<T> const& x) { return {x.at, x.row, x.leg}; }
 
     // rows of the caller's and rows of the slab; what is not there is zero
     HEED_INLINE static void copy(T const* from, extent_t from_row, extent_t have, T* to, extent_t to_row, extent_t want) {
