@@ -159,6 +159,7 @@ protected:
         range cols;
         tile_rows<std::conditional_t<pairs, E, T>> k;
         tile_rows<T> v; // where pairs: rows of pairs of keys
+        range walk{}; // queries that share it
         bool odd_k = false, odd_v = false; // where the rings skip NaN: some row holds one
         std::uint64_t odd[pairs ? (C.keys + 63) / 64 : 1] = {}; // where pairs: keys whose values are not finite
     };
@@ -187,7 +188,7 @@ protected:
             return finish(tiles[0]);
         }
         for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
-            key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}, false, false};
+            key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}, rows, false, false};
             bool fresh = true; // in no near cache yet
             for (int g = 0; g < count; ++g) {
                 int const segments = cut{c.m.pattern, c.at, tiles[g].rows, tiles[g].vecs, c.mem.words}(keys.cols, c.mem.cut);
@@ -205,7 +206,7 @@ protected:
         slot& mem = h.mem;
         auto const each_tile = [&](auto&& body) {
             for (extent_t t = hull.begin / C.keys * C.keys; t < hull.end; t += C.keys) {
-                key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}, false, false};
+                key_tile keys{intersect(hull, {t, t + C.keys}), {}, {}, {}, false, false};
                 mem.s = mem.scores + (keys.cols.begin - hull.begin) * pitch;
                 body(keys, cut{h.m.pattern, h.at, h.rows, h.vecs, mem.words}(keys.cols, mem.cut));
             }
@@ -268,7 +269,6 @@ protected:
         score_tables<T, A, C> const staging{h.at, h.rows, t.cols, h.vecs};
         staging.stage(h.m.score, mem.table);
 
-        staging.expect_next(h.m.score, 0);
         for (int w = 0; w < h.vecs; ++w) { (-math::inf<V>()).store(mem.peak + w * lanes); }
         bool may_mask = false;
         for (int g = 0; g < count; ++g) {
@@ -278,23 +278,27 @@ protected:
             if constexpr (pairs) {
                 contract_pairs<A, C>::run(t.k.at(part.begin), t.k.stride, part.end - part.begin, h.q, d, s, peak, part.first, part.last, lead(h));
             } else {
-                typename contract::rows const k{t.k.at(part.begin), t.k.stride};
-                // while the first query tile reads the keys, the values are on their way
-                typename contract::rows const ahead = fresh ? typename contract::rows{t.v.at(part.begin), t.v.stride} : k;
-                contract::run(k, part.end - part.begin, ahead, h.q, d, s, peak, part.first, part.last, detail::contraction_of(h.m.score), mem.operand);
+                // while the first query tile reads the keys, the values are on their way; while the others do, the tables of the next key tile
+                int const piece = tables == 0 || fresh ? part.end - part.begin : 2 * C.rows;
+                for (int j = part.begin; j < part.end; j += piece) {
+                    typename contract::rows const k{t.k.at(j), t.k.stride};
+                    typename contract::rows ahead = fresh ? typename contract::rows{t.v.at(j), t.v.stride} : k;
+                    if (tables != 0 && !fresh && t.walk.size() > 0) {
+                        ahead = staging.to_come(h.m.score, t.walk, (h.rows.begin - t.walk.begin - pitch) / pitch * C.keys + j, d, ahead);
+                    }
+                    contract::run(k, j + piece < part.end ? piece : part.end - j, ahead, h.q, d, s + (j - part.begin) * pitch, peak, part.first, part.last, detail::contraction_of(h.m.score), mem.operand);
+                }
             }
             if constexpr (detail::skips_nan<ring>) {
                 if (h.odd || t.odd_k) [[unlikely]] { put_nan<A>(t.k, h.q, d, pitch, part.begin, part.end, part.first, part.last, mem.s); }
             }
             if (!as_is && bend(h, t.cols, part)) { may_mask = true; }
         }
-        staging.expect_next(h.m.score, 1);
         return may_mask;
     }
     // Scores to weights, weights to values.
     static void gather_pairs(cursor const& h, key_tile const& t, int count, bool may_mask) {
         slot& mem = h.mem;
-        score_tables<T, A, C> const staging{h.at, h.rows, t.cols, h.vecs};
         // Values that are not finite must not meet a weight of 0: their rows are set aside and gathered pair by pair.
         bool const strange = detail::skips_nan<mix_ring> ? t.odd_v : (pairs || may_mask) && has_strange_values(h, t, count);
         segment const* plan = mem.cut;
@@ -305,7 +309,6 @@ protected:
         }
         for (int w = 0; w < h.vecs; ++w) { h.m.normalizer.raise(h.state[w], V::load(mem.peak + w * lanes)).store(mem.factor + w * lanes); }
         if (weighs || h.odd || t.odd_k) { weigh(h, count); }
-        staging.expect_next(h.m.score, 2);
         if constexpr (pairs) {
             if (strange) [[unlikely]] { std::memcpy(mem.aside, mem.s, static_cast<std::size_t>(t.cols.size() * pitch) * sizeof(T)); }
             for (int g = 0; g < count; ++g) { mem.plain[g] = round_to_pairs<A, C>(mem.s, mem.cut[g]); }
@@ -313,7 +316,6 @@ protected:
         } else {
             mix::run(t.v.data, t.v.stride, mem.s, plan, plan_count, h.o, mem.factor, h.out_width(), h.vecs);
         }
-        staging.expect_next(h.m.score, 3);
         if (strange) [[unlikely]] { mix_strange(h, t); }
     }
 

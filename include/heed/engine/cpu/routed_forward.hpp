@@ -169,7 +169,7 @@ private:
             gather(h, n, first, mem);
         }
         for (extent_t t = keys.begin / C.keys * C.keys; t < keys.end; t += C.keys) {
-            key_tile tile{intersect(keys, {t, t + C.keys}), {}, {}, false, false};
+            key_tile tile{intersect(keys, {t, t + C.keys}), {}, {}, {}, false, false};
             bool fresh = true;
             for (int g = 0; g < used; ++g) {
                 cursor const& h = tiles[g];

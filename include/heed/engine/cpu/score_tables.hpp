@@ -49,11 +49,14 @@ struct score_tables {
     void stage(S const& score, T* const* dst) const {
         detail::for_each_table(score, [&](int slot, auto const& table) { stage_table(table, dst[slot]); });
     }
-    // A table is read in short runs of many rows, which the hardware does not see coming: a quarter of the next tile's is asked for in each of
-    // four phases of this one, so that the requests do not queue up.
-    template <class S>
-    void expect_next(S const& score, int phase) const {
-        detail::for_each_table(score, [&](int, auto const& table) { expect(table, phase); });
+    // A table is read in short runs of many rows, which the hardware does not see coming. What a kernel that brings `width` elements of a row ahead for every key
+    // is to bring beside the n-th: the next key tile's part for all rows of the walk; `otherwise` where no table is read so, or nothing is left. Lines asked for
+    // one by one all along the products do not queue up (a Xeon, N = 4096, rate with a full bias over that without, against bursts between the products: d = 64
+    // 0.80 and 0.73, d = 128 0.89 and 0.84).
+    template <class S, class Rows>
+    Rows to_come(S const& score, range walk, extent_t n, extent_t width, Rows otherwise) const {
+        detail::for_each_table(score, [&](int, auto const& table) { otherwise = row_to_come(table, walk, n, width, otherwise); });
+        return otherwise;
     }
 
 private:
@@ -109,16 +112,21 @@ private:
         }
     }
 
-    template <class U>
-    void expect(tensor_view<U> const& t, int phase) const {
-        if (t.extent(2) == 1 || t.stride(3) != 1 || cols.end + C.keys > t.extent(3)) { return; }
-        U const* const next = t.row(t.extent(0) == 1 ? 0 : at.batch, t.extent(1) == 1 ? 0 : at.head, rows.begin) + cols.end;
-        for (extent_t i = phase; i < rows.size(); i += 4) {
-            for (extent_t j = 0; j < C.keys; j += extent_t(line_bytes / sizeof(U))) { HEED_PREFETCH(next + i * t.stride(2) + j); }
+    template <class Rows, class U>
+    Rows row_to_come(tensor_view<U> const& t, range walk, extent_t n, extent_t width, Rows otherwise) const {
+        extent_t const column = n / walk.size() * width;
+        if constexpr (std::is_same_v<std::remove_const_t<U>, T>) {
+            if (t.extent(2) != 1 && t.stride(3) == 1 && column < C.keys && cols.begin + 2 * C.keys <= t.extent(3)) {
+                extent_t const i = walk.begin + n % walk.size();
+                return {t.row(t.extent(0) == 1 ? 0 : at.batch, t.extent(1) == 1 ? 0 : at.head, i) + cols.begin + C.keys + column, t.stride(2)};
+            }
         }
+        return otherwise;
     }
-    template <class Computed>
-    void expect(Computed const&, int) const {}
+    template <class Rows, class Computed>
+    Rows row_to_come(Computed const&, range, extent_t, extent_t, Rows otherwise) const {
+        return otherwise;
+    }
 };
 
 } // namespace heed
