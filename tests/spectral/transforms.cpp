@@ -3,6 +3,7 @@
 #include <support/catch.hpp>
 #include <support/random.hpp>
 
+#include <heed/engine/workspace.hpp>
 #include <heed/kernel/fft.hpp>
 
 #include <unsupported/Eigen/FFT>
@@ -170,6 +171,28 @@ TEST_CASE("rows beyond the limit are zero where they are read and untouched wher
             CHECK(std::all_of(y.begin() + limit * row, y.end(), [](float v) { return v == 5.0f; }));
         }
     }
+}
+
+TEST_CASE("a slab of many rows is written past the caches where its lines allow, with the same bits and no more of them") {
+    HEED_SEEDED;
+    random_source random(7);
+    extent_t const n = extent_t(1) << 19, row = made<float>::row, limit = n - 1000;
+    made<float> m(n);
+    auto const x = noise<float>(n * row, random);
+    std::vector<float> first, memory(static_cast<std::size_t>(2 * n * row + 32));
+    for (extent_t const shift : {0, 1}) { // numbers beyond a line's begin
+        std::fill(memory.begin(), memory.end(), 5.0f);
+        float* const slab = reinterpret_cast<float*>(heed::aligned(reinterpret_cast<std::byte*>(memory.data()))) + shift;
+        float* const out = slab + n * row;
+        made<float>::transform const t{m.plan, slab, m.tile.data()};
+        t.forward(x.data(), row, n);
+        t.inverse(out, row, limit);
+        std::vector<float> const got(out, out + limit * row);
+        CHECK(std::all_of(out + limit * row, out + n * row, [](float v) { return v == 5.0f; }));
+        CHECK((shift == 0 || got == first));
+        first = got;
+    }
+    for (extent_t j = 0; j < limit * row; j += 1009) { REQUIRE(std::abs(first[static_cast<std::size_t>(j)] / static_cast<float>(n) - x[static_cast<std::size_t>(j)]) <= 5e-6f); }
 }
 
 TEST_CASE("a transform of one line is a column of the transform of rows, and comes back") {
