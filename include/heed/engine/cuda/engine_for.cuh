@@ -13,6 +13,7 @@
 #include <heed/engine/cuda/pairwise_backward.cuh>
 #include <heed/engine/cuda/pairwise_decode.cuh>
 #include <heed/engine/cuda/pairwise_forward.cuh>
+#include <heed/engine/cuda/tensor_backward.cuh>
 #include <heed/engine/cuda/tensor_forward.cuh>
 #include <heed/engine/engine_for.hpp>
 
@@ -56,6 +57,11 @@ struct forward_engine_for<M, T, cuda<A>> {
 template <Pairwise M, class T, class A>
 struct cuda_backward_engines {
     using type = engine_list<simt_backward<M, T, A>>;
+};
+template <Pairwise M, class T, class A>
+    requires TensorCoreBackward<M> && is_half<T>
+struct cuda_backward_engines<M, T, A> {
+    using type = engine_list<tensor_backward<M, T, A, 64>, tensor_backward<M, T, A, 128>, simt_backward<M, T, A>>;
 };
 template <Pairwise M, class T, class A>
 struct backward_engine_for<M, T, cuda<A>> {

@@ -32,4 +32,9 @@ template <class M>
 concept TensorCoreForward = Pairwise<M> && detail::sum_of_products<typename decltype(M::score)::contraction> && detail::sum_of_products<decltype(M::mix)> &&
                             !requires { requires decltype(M::score)::contraction::has_operand; } && detail::StreamedNormalizer<decltype(M::normalizer)> && std::is_same_v<decltype(M::load), load<>>;
 
+// Those whose gradients it gives: a row is closed by one number and centred by its output.
+template <class M>
+concept TensorCoreBackward = TensorCoreForward<M> && DifferentiableNormalizer<decltype(M::normalizer), float> && detail::kept_of<decltype(M::normalizer)>() == 1 &&
+                             decltype(M::normalizer)::centred == centre::output;
+
 } // namespace heed

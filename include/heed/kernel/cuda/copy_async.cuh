@@ -50,6 +50,13 @@ HEED_DEVICE void copy_panel(void* to, CUtensorMap const* map, block_barrier& don
                  : "memory");
 }
 
+// Bytes of device memory as they lie; address and count are multiples of 16.
+HEED_DEVICE void copy_bytes(void* to, void const* from, int bytes, block_barrier& done) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)), "l"(from), "r"(bytes), "r"(shared_address(&done)) : "memory");
+}
+// What this thread stored to shared memory becomes visible to the tensor cores.
+HEED_DEVICE void fence_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 // A tensor as the copy engine sees it: extents and strides of (column, row, head, batch), strides in bytes, the first dense. False if it may not: addresses and
 // strides are multiples of 16 bytes, strides positive.
 inline bool make_tile_map(CUtensorMap& map, bool bf16, void const* data, extent_t const (&extent)[4], extent_t const (&stride_bytes)[4], int rows) {

@@ -77,9 +77,9 @@ struct product;
 #define HEED_D14 HEED_D13, HEED_D(112)
 #define HEED_D15 HEED_D14, HEED_D(120)
 
-// One instruction: a and b from shared memory, both `rows`; or a from registers and b a `columns` matrix from shared memory.
-#define HEED_SHARED(TYPE, N, B, I0, I1, I2) \
-    asm volatile("{.reg .pred p; setp.ne.b32 p, %" #I2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" HEED_R##B "}, %" #I0 ", %" #I1 ", p, 1, 1, 0, 0;}" \
+// One instruction: a and b from shared memory, both `rows` or both `columns`; or a from registers and b a `columns` matrix from shared memory.
+#define HEED_SHARED(TYPE, N, B, I0, I1, I2, COLUMNS) \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %" #I2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" HEED_R##B "}, %" #I0 ", %" #I1 ", p, 1, 1, " #COLUMNS ", " #COLUMNS ";}" \
                  : HEED_D##B : "l"(a), "l"(b), "r"(add))
 #define HEED_MIXED(TYPE, N, B, I0, I1, I2, I3, I4, I5) \
     asm volatile("{.reg .pred p; setp.ne.b32 p, %" #I5 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" HEED_R##B "}, {%" #I0 ", %" #I1 ", %" #I2 ", %" #I3 "}, %" #I4 ", p, 1, 1, 1;}" \
@@ -88,7 +88,10 @@ struct product;
 #define HEED_PRODUCT(N, B, I0, I1, I2, I3, I4, I5) \
     template <> struct product<N> { \
         template <class T> HEED_DEVICE static void rows_rows(float (&d)[N / 2], std::uint64_t a, std::uint64_t b, int add) { \
-            if constexpr (std::is_same_v<T, bf16>) { HEED_SHARED("bf16", N, B, I0, I1, I2); } else { HEED_SHARED("f16", N, B, I0, I1, I2); } \
+            if constexpr (std::is_same_v<T, bf16>) { HEED_SHARED("bf16", N, B, I0, I1, I2, 0); } else { HEED_SHARED("f16", N, B, I0, I1, I2, 0); } \
+        } \
+        template <class T> HEED_DEVICE static void columns_columns(float (&d)[N / 2], std::uint64_t a, std::uint64_t b, int add) { \
+            if constexpr (std::is_same_v<T, bf16>) { HEED_SHARED("bf16", N, B, I0, I1, I2, 1); } else { HEED_SHARED("f16", N, B, I0, I1, I2, 1); } \
         } \
         template <class T> HEED_DEVICE static void registers_columns(float (&d)[N / 2], std::uint32_t const* a, std::uint64_t b, int add) { \
             if constexpr (std::is_same_v<T, bf16>) { HEED_MIXED("bf16", N, B, I0, I1, I2, I3, I4, I5); } else { HEED_MIXED("f16", N, B, I0, I1, I2, I3, I4, I5); } \
@@ -147,6 +150,12 @@ template <class T, int N, int K>
 HEED_DEVICE void product_of_rows(float (&d)[N / 2], panel_matrix const& a, int a_rows, panel_matrix const& b) {
 #pragma unroll
     for (int c = 0; c < K / 16; ++c) { product<N>::template rows_rows<T>(d, a + (c / 4 * a_rows * 128 + c % 4 * 32), b + (c / 4 * N * 128 + c % 4 * 32), c != 0); }
+}
+// d = a^T b over K rows: both in panels, a of 64 columns.
+template <class T, int N, int K>
+HEED_DEVICE void product_of_columns(float (&d)[N / 2], panel_matrix const& a, panel_matrix const& b) {
+#pragma unroll
+    for (int c = 0; c < K / 16; ++c) { product<N>::template columns_columns<T>(d, a + c * 2048, b + c * 2048, c != 0); }
 }
 // d (+)= p v: p 64 x K in registers, v in panels of K rows.
 template <class T, int N, int K>

@@ -58,4 +58,39 @@ HEED_DEVICE std::uint32_t pack_two(float first, float second) {
     return w;
 }
 
+// Four 8 x 8 matrices of 16-bit numbers, as accumulators hold them packed, to rows of 16 bytes in shared memory; lane l names row l % 8 of matrix l / 8.
+HEED_DEVICE void store_matrices(std::uint32_t address, std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+// to[0..3] += x, each on its own, in no order.
+HEED_DEVICE void add_to_memory(float* to, float x, float y, float z, float w) {
+    asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+}
+
+// Two rows of an accumulator of W columns (this thread's part), times `factor`, to rows of E of which `width` elements exist; null rows are not written. Four
+// lanes write 64 bytes of a row where `wide` says that rows are contiguous and aligned.
+template <int W, class E>
+HEED_DEVICE void store_rows(float const (&x)[W / 2], float const (&factor)[2], E* const (&row)[2], int width, std::ptrdiff_t step, bool wide) {
+    int const lane = static_cast<int>(threadIdx.x % 32);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+#pragma unroll
+        for (int g = 0; g < W / 32; ++g) {
+            std::uint32_t w[4];
+#pragma unroll
+            for (int b = 0; b < 4; ++b) { w[b] = pack_two<E>(x[16 * g + 4 * b + 2 * h] * factor[h], x[16 * g + 4 * b + 2 * h + 1] * factor[h]); }
+            quad_transpose(w, lane);
+            int const column = 32 * g + 8 * (lane % 4);
+            if (row[h] != nullptr && wide && column + 8 <= width) {
+                *reinterpret_cast<uint4*>(row[h] + column) = make_uint4(w[0], w[1], w[2], w[3]);
+            } else if (row[h] != nullptr) {
+#pragma unroll
+                for (int e = 0; e < 8; ++e) {
+                    if (column + e < width) { row[h][(column + e) * step].bits = static_cast<std::uint16_t>(w[e / 2] >> (e % 2 * 16)); }
+                }
+            }
+        }
+    }
+}
+
 } // namespace heed::device

@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Pairwise backward on the tensor cores of sm_90a, for q, k, v of 16 bits: scores are sums of products, rows keep one number and are centred by their output.
+//
+// A block owns 128 keys of one key head and walks over the query tiles of every query head that shares it. A producer warp judges the tiles by the pattern and
+// has the copy engine bring q, dO and two numbers a row; each of two warpgroups consumes them for its 64 keys:
+//
+//   s^T = k q^T, dp^T = v dO^T     from shared memory, keys are rows
+//   weigh                          p from the saved row; ds = derivative (dp - centre), pulled back through the score chain
+//   dv += p^T dO, dk += ds^T q     p and ds rounded to 16 bits, from registers
+//   dq  = ds k                     ds through shared memory, for both warpgroups; each makes half of the tile and adds it to memory
+//
+// Two small kernels around it: centres of the rows, dO_i . out_i less the derivative by the log-sum-exp; and dq, summed in float, rounded. Cost: the five
+// products, 10 N M d operations a head for d = dv. Memory: a float for every element of dq, and two a row. dk and dv are summed by one block in a fixed order;
+// the parts of dq are added as they come, so that its last bit may differ between runs.
+// Numbers: products and sums in float; p and ds rounded to 16 bits before they meet dO, q and k.
+#pragma once
+
+#include <heed/engine/cuda/backend.cuh>
+#include <heed/engine/cuda/tensor_tiles.cuh>
+#include <heed/engine/gradient_problem.hpp>
+#include <heed/engine/workspace.hpp>
+#include <heed/kernel/cuda/mma.cuh>
+#include <heed/kernel/cuda/warp.cuh>
+
+namespace heed {
+
+template <class M, class E>
+struct tensor_backward_arguments {
+    M m;
+    CUtensorMap q_map{}, k_map{}, v_map{}, dout_map{};
+    detail::tile_steps q_step{}, k_step{}, v_step{}, dout_step{};
+    tensor_view<E const> q, k, v, out, dout;
+    tensor_view<float const> saved, dsaved;
+    double saved_unit, dsaved_unit;
+    tensor_view<E> dq, dk, dv;
+    float2* rows;    // [B][H][padded N]: what is saved of a row, in the normalizer's unit; its centre
+    float* sums;     // [B][H][tiles][2][8][128][4]: dq of a tile as the accumulators of two warpgroups hold it
+    extent_t padded; // N up to whole tiles
+    bool wide_dq, wide_dk, wide_dv;
+
+    HEED_HD place at(extent_t b, extent_t h) const { return {b, h, h / (q.extent(1) / k.extent(1)), q.extent(2), k.extent(2), q.extent(3)}; }
+};
+
+namespace detail {
+
+template <class Engine>
+__global__ void __launch_bounds__(Engine::threads, 1) tensor_backward_kernel(const __grid_constant__ typename Engine::arguments x) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    Engine::block(x);
+#endif
+}
+template <class Engine>
+__global__ void __launch_bounds__(256) tensor_centres_kernel(const __grid_constant__ typename Engine::arguments x) {
+    Engine::centres(x);
+}
+template <class Engine>
+__global__ void __launch_bounds__(256) tensor_round_kernel(const __grid_constant__ typename Engine::arguments x) {
+    Engine::round_dq(x);
+}
+
+} // namespace detail
+
+// M a TensorCoreBackward, E bf16 or fp16; D: features of q, k, v at most, 64 or 128.
+template <class M, class E, class A, int D>
+struct tensor_backward {
+    static constexpr std::string_view name = "cuda.tensor.pairwise.backward";
+    static constexpr bool tensors_only = true;
+    static_assert(D == 64 || D == 128);
+    static constexpr int keys = 128, queries = D == 64 ? 128 : 64, groups = 2, stages = 2, threads = 384;
+    static constexpr extent_t tile_queries = queries, tile_keys = keys;
+    static constexpr int panels = D / 64, query_panels = queries / 64;
+    using arguments = tensor_backward_arguments<M, E>;
+    using problem = pairwise_gradient_problem<M, E>;
+    using score_type = decltype(M::score);
+    using normalizer_type = decltype(M::normalizer);
+    using row_type = typename normalizer_type::template row<float>;
+    static constexpr bool linear = detail::is_linear<score_type>;
+
+    struct memory {
+        std::uint16_t k[keys * D], v[keys * D];
+        std::uint16_t q[stages][queries * D], dout[stages][queries * D];
+        std::uint16_t ds[2][keys * queries]; // panels of 64 queries, a row a key
+        float2 rows[stages][queries];
+        device::block_barrier kv_full, full[stages], free[stages];
+        int note[stages]; // of the query tile: 4 number + flags
+        int head[stages];
+    };
+    static constexpr int partial = 1, nothing = -1; // a flag of a note; the note that ends the walk
+    static constexpr std::size_t shared_bytes = sizeof(memory) + 1024;
+
+    static bool serves(problem const& x, cuda_device const& device) {
+        bool const sized = x.q.extent(3) >= 1 && x.q.extent(3) <= D && x.v.extent(3) >= 1 && x.v.extent(3) <= D && x.k.extent(2) >= 1 && x.q.extent(2) >= 1 && !x.q.is_ragged() && !x.k.is_ragged();
+        if (!sized || !device.is(9, 0) || shared_bytes > device.shared_bytes) { return false; }
+        for (auto const* view : {&x.q, &x.k, &x.v, &x.dout}) {
+            if (!detail::copied_by_tiles(*view)) { return false; }
+        }
+        cudaFuncAttributes compiled{}; // the kernel is empty where it was compiled for another architecture
+        return cudaFuncGetAttributes(&compiled, detail::tensor_backward_kernel<tensor_backward>) == cudaSuccess && compiled.numRegs >= 64;
+    }
+    static std::size_t workspace_bytes(problem const& x, cuda_device const&) {
+        arena count(nullptr);
+        arguments none{x.m};
+        place_in(count, x, none);
+        return count.bytes();
+    }
+    static void run(problem const& x, cuda<A> const& backend, cuda_device const&, std::byte* workspace) {
+        arguments a{x.m};
+        arena memory(aligned(workspace));
+        place_in(memory, x, a);
+        a.q = x.q, a.k = x.k, a.v = x.v, a.out = x.out, a.dout = x.dout;
+        a.saved = x.saved, a.dsaved = x.dsaved, a.saved_unit = x.saved_unit, a.dsaved_unit = x.dsaved_unit;
+        a.dq = x.dq, a.dk = x.dk, a.dv = x.dv;
+        a.wide_dq = detail::rows_of_words(x.dq), a.wide_dk = detail::rows_of_words(x.dk), a.wide_dv = detail::rows_of_words(x.dv);
+        bool const mapped = detail::map_tiles(a.q_map, a.q_step, x.q, queries) && detail::map_tiles(a.k_map, a.k_step, x.k, keys) && detail::map_tiles(a.v_map, a.v_step, x.v, keys) &&
+                            detail::map_tiles(a.dout_map, a.dout_step, x.dout, queries);
+        if (!mapped) { detail::throw_cuda<A>(cudaErrorInvalidValue, "cuTensorMapEncodeTiled"); }
+        extent_t const heads = x.q.extent(0) * x.q.extent(1), tiles = a.padded / queries, key_tiles = (x.k.extent(2) + keys - 1) / keys;
+        auto const grid = [](extent_t n) { return static_cast<unsigned>(n); };
+        if (x.dq.data_handle() != nullptr) {
+            detail::check_cuda<A>(cudaMemsetAsync(a.sums, 0, static_cast<std::size_t>(heads * a.padded * D) * sizeof(float), backend.stream), "cudaMemsetAsync of the sums of dq");
+        }
+        detail::tensor_centres_kernel<tensor_backward><<<grid((heads * a.padded + 7) / 8), 256, 0, backend.stream>>>(a);
+        detail::check_cuda<A>(cudaGetLastError(), "the launch of the centres of cuda.tensor.pairwise.backward");
+        auto const kernel = detail::tensor_backward_kernel<tensor_backward>;
+        detail::check_cuda<A>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), "cudaFuncSetAttribute of cuda.tensor.pairwise.backward");
+        kernel<<<grid(key_tiles * x.k.extent(0) * x.k.extent(1)), threads, shared_bytes, backend.stream>>>(a);
+        detail::check_cuda<A>(cudaGetLastError(), "the launch of cuda.tensor.pairwise.backward");
+        if (x.dq.data_handle() != nullptr) {
+            detail::tensor_round_kernel<tensor_backward><<<grid(heads * tiles), 256, 0, backend.stream>>>(a);
+            detail::check_cuda<A>(cudaGetLastError(), "the launch that rounds dq of cuda.tensor.pairwise.backward");
+        }
+    }
+
+    // A warp a row.
+    __device__ static void centres(arguments const& x) {
+        extent_t const heads = x.q.extent(1), row = extent_t(blockIdx.x) * 8 + threadIdx.x / 32, i = row % x.padded, h = row / x.padded % heads, b = row / x.padded / heads;
+        int const lane = static_cast<int>(threadIdx.x % 32);
+        if (b >= x.q.extent(0)) { return; }
+        float2 found{0, 0};
+        if (i < x.q.extent(2)) {
+            E const *const o = x.out.row(b, h, i), *const d = x.dout.row(b, h, i);
+            for (extent_t e = lane; e < x.v.extent(3); e += 32) { found.y += static_cast<float>(o[e * x.out.stride(3)]) * static_cast<float>(d[e * x.dout.stride(3)]); }
+#pragma unroll
+            for (int by = 16; by > 0; by /= 2) { found.y += __shfl_xor_sync(0xffffffffu, found.y, by); }
+            if (x.dsaved.data_handle() != nullptr) { found.y -= static_cast<float>(static_cast<double>(x.dsaved(b, h, i, 0)) * x.dsaved_unit); }
+            found.x = static_cast<float>(static_cast<double>(x.saved(b, h, i, 0)) * x.saved_unit);
+        }
+        if (lane == 0) { x.rows[row] = found; }
+    }
+    // A block a tile of queries.
+    __device__ static void round_dq(arguments const& x) {
+        extent_t const heads = x.q.extent(1), tiles = x.padded / queries, t = blockIdx.x % tiles, h = blockIdx.x / tiles % heads, b = blockIdx.x / tiles / heads;
+        int const half = static_cast<int>(threadIdx.x / 128), thread = static_cast<int>(threadIdx.x % 128);
+        float4 const* const from = reinterpret_cast<float4 const*>(x.sums + (extent_t(blockIdx.x) * 2 + half) * 4096) + thread;
+        float sum[32];
+#pragma unroll
+        for (int g = 0; g < 8; ++g) {
+            float4 const part = from[g * 128];
+            sum[4 * g] = part.x, sum[4 * g + 1] = part.y, sum[4 * g + 2] = part.z, sum[4 * g + 3] = part.w;
+        }
+        float const factor = static_cast<float>(detail::leading_factor(x.m.score, x.at(b, h)));
+        int const first = static_cast<int>(t) * queries + (query_panels == 2 ? 64 * half : 0) + thread / 32 * 16 + thread % 32 / 4, column = query_panels == 2 ? 0 : 64 * half;
+        extent_t const width = x.q.extent(3) - column;
+        E* const to[2] = {first < x.q.extent(2) ? x.dq.row(b, h, first) + column * x.dq.stride(3) : nullptr, first + 8 < x.q.extent(2) ? x.dq.row(b, h, first + 8) + column * x.dq.stride(3) : nullptr};
+        device::store_rows<64>(sum, {factor, factor}, to, static_cast<int>(width), x.dq.stride(3), x.wide_dq);
+    }
+
+    __device__ static void block(arguments const& x) {
+        extern __shared__ std::uint8_t raw[];
+        memory& mem = *reinterpret_cast<memory*>(raw + (1024 - device::shared_address(raw) % 1024) % 1024);
+        if (threadIdx.x == 0) {
+            mem.kv_full.init(1);
+            for (int s = 0; s < stages; ++s) {
+                mem.full[s].init(1);
+                mem.free[s].init(4 * groups);
+            }
+            device::fence_barriers();
+        }
+        __syncthreads();
+        int const group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x / 128), 0) - 1;
+        extent_t const kv_heads = x.k.extent(1), all = kv_heads * x.k.extent(0), which = blockIdx.x % all;
+        int const first = static_cast<int>(blockIdx.x / all) * keys; // a triangle's long walks are those of the first keys
+        if (group < 0) {
+            device::give_registers<24>();
+            if (threadIdx.x < 32) { produce(x, mem, which / kv_heads, which % kv_heads, first); }
+        } else {
+            device::take_registers<240>();
+            consume(x, mem, which / kv_heads, which % kv_heads, first, group);
+        }
+    }
+
+private:
+    static void place_in(arena& memory, problem const& x, arguments& a) {
+        extent_t const heads = x.q.extent(0) * x.q.extent(1);
+        a.padded = (x.q.extent(2) + queries - 1) / queries * queries;
+        a.rows = memory.take<float2>(heads * a.padded);
+        a.sums = memory.take<float>(heads * a.padded * D);
+    }
+
+    // ---- producer: one warp
+
+    template <int Rows>
+    HEED_DEVICE static void bring(CUtensorMap const& map, detail::tile_steps step, std::uint16_t* to, device::block_barrier& full, extent_t batch, extent_t head, int row) {
+#pragma unroll
+        for (int p = 0; p < panels; ++p) { device::copy_panel(to + p * Rows * 64, &map, full, p * 64, row, static_cast<int>(head) * step.head, static_cast<int>(batch) * step.batch); }
+    }
+    __device__ static void produce(arguments const& x, memory& mem, extent_t batch, extent_t kv_head, int first) {
+        int const lane = static_cast<int>(threadIdx.x % 32);
+        if (lane == 0) {
+            mem.kv_full.expect(2 * keys * D * 2);
+            bring<keys>(x.k_map, x.k_step, mem.k, mem.kv_full, batch, kv_head, first);
+            bring<keys>(x.v_map, x.v_step, mem.v, mem.kv_full, batch, kv_head, first);
+        }
+        std::uint32_t n = 0;
+        extent_t const shared = x.q.extent(1) / x.k.extent(1);
+        for (extent_t g = 0; g < shared; ++g) {
+            place const at = x.at(batch, kv_head * shared + g);
+            range const cols = intersect({0, at.keys}, {first, first + keys});
+            for (extent_t t = 0; t * queries < at.queries; t += 32) {
+                range const mine{(t + lane) * queries, (t + lane + 1) * queries}, rows = intersect(mine, {0, at.queries});
+                tile const verdict = rows.size() > 0 ? x.m.pattern.classify(at, rows, cols) : tile::skip;
+                std::uint32_t const kept = __ballot_sync(0xffffffffu, verdict != tile::skip);
+                std::uint32_t const whole = __ballot_sync(0xffffffffu, verdict == tile::full && rows.size() == queries && cols.size() == keys);
+                for (std::uint32_t left = kept; left != 0; left &= left - 1) {
+                    int const bit = __ffs(static_cast<int>(left)) - 1, number = static_cast<int>(t) + bit, s = static_cast<int>(n % stages);
+                    mem.free[s].wait((n / stages % 2) ^ 1);
+                    if (lane == 0) {
+                        mem.note[s] = number * 4 + ((whole >> bit & 1) != 0 ? 0 : partial);
+                        mem.head[s] = static_cast<int>(at.head);
+                        mem.full[s].expect(2 * queries * D * 2 + queries * 8);
+                        bring<queries>(x.q_map, x.q_step, mem.q[s], mem.full[s], batch, at.head, number * queries);
+                        bring<queries>(x.dout_map, x.dout_step, mem.dout[s], mem.full[s], batch, at.head, number * queries);
+                        device::copy_bytes(mem.rows[s], x.rows + (batch * x.q.extent(1) + at.head) * x.padded + extent_t(number) * queries, queries * 8, mem.full[s]);
+                    }
+                    ++n;
+                }
+            }
+        }
+        int const s = static_cast<int>(n % stages);
+        mem.free[s].wait((n / stages % 2) ^ 1);
+        if (lane == 0) {
+            mem.note[s] = nothing;
+            mem.full[s].arrive();
+        }
+    }
+
+    // ---- consumers: a warpgroup for 64 keys
+
+    __device__ static void consume(arguments const& x, memory& mem, extent_t batch, extent_t kv_head, int first, int group) {
+        int const lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x % 128) / 32, row = group * 64 + warp * 16 + lane / 4;
+        float dk[D / 2], dv[D / 2];
+#pragma unroll
+        for (int r = 0; r < D / 2; ++r) { dk[r] = dv[r] = 0; }
+        auto const matrix = [](std::uint16_t const* at, int panel_bytes) { return device::panel_matrix(device::shared_address(at), panel_bytes); };
+        device::panel_matrix const k = matrix(mem.k + group * 64 * 64, 16), v = matrix(mem.v + group * 64 * 64, 16);
+        // of dq a warpgroup makes half the features of all queries, or all features of half the queries
+        device::panel_matrix const k_columns = matrix(mem.k + (query_panels == 2 ? 0 : group * keys * 64), keys * 128);
+        std::uint32_t const ds_address = device::shared_address(mem.ds) + static_cast<std::uint32_t>((group * 64 + warp * 16 + lane / 8 % 2 * 8 + lane % 8) * 128);
+        bool const wanted = x.dq.data_handle() != nullptr;
+        mem.kv_full.wait(0);
+        for (std::uint32_t n = 0;; ++n) {
+            int const s = static_cast<int>(n % stages);
+            mem.full[s].wait(n / stages % 2);
+            int const note = mem.note[s];
+            if (note == nothing) { break; }
+            place const at = x.at(batch, mem.head[s]);
+            float p[queries / 2], ds[queries / 2];
+            std::uint32_t rounded[queries / 4];
+            device::products_begin();
+            device::product_of_rows<E, queries, D>(p, k, keys, matrix(mem.q[s], 16));
+            device::products_commit();
+            device::product_of_rows<E, queries, D>(ds, v, keys, matrix(mem.dout[s], 16));
+            device::products_commit();
+            device::products_wait<1>();
+            device::hold(p);
+            std::uint32_t kept[(queries / 2 + 31) / 32];
+            float raw[linear ? 1 : queries / 2];
+            weigh(x, at, mem.rows[s], note, first + row, p, raw, kept);
+#pragma unroll
+            for (int r = 0; r < queries / 4; ++r) { rounded[r] = device::pack_two<E>(p[2 * r], p[2 * r + 1]); }
+            device::products_begin();
+            device::product_with_values<E, D, queries>(dv, rounded, matrix(mem.dout[s], queries * 128), 1);
+            device::products_commit();
+            device::products_wait<1>();
+            device::hold(ds);
+            slope(x, at, mem.rows[s], note, first + row, p, raw, kept, ds);
+            std::uint32_t of_scores[queries / 4];
+#pragma unroll
+            for (int r = 0; r < queries / 4; ++r) { of_scores[r] = device::pack_two<E>(ds[2 * r], ds[2 * r + 1]); }
+            std::uint32_t const to = ds_address + n % 2 * (keys * queries * 2);
+#pragma unroll
+            for (int g = 0; g < queries / 16; ++g) {
+                std::uint32_t const part = static_cast<std::uint32_t>(2 * (g % 4) + lane / 16) ^ static_cast<std::uint32_t>(lane % 8);
+                device::store_matrices(to + static_cast<std::uint32_t>(g / 4 * keys * 128) + part * 16, of_scores[4 * g], of_scores[4 * g + 1], of_scores[4 * g + 2], of_scores[4 * g + 3]);
+            }
+            device::products_begin();
+            device::product_with_values<E, D, queries>(dk, of_scores, matrix(mem.q[s], queries * 128), 1);
+            device::products_commit();
+            if (wanted) {
+                device::fence_stores();
+                device::barrier_sync(1, 256);
+                float dq[32];
+                device::products_begin();
+                device::product_of_columns<E, 64, keys>(dq, matrix(mem.ds[n % 2] + (query_panels == 2 ? group * keys * 64 : 0), keys * 128), k_columns);
+                device::products_commit();
+                device::products_wait<0>();
+                device::hold(dq);
+                float* const sums = x.sums + (((batch * x.q.extent(1) + at.head) * (x.padded / queries) + note / 4) * 2 + group) * 4096 + threadIdx.x % 128 * 4;
+#pragma unroll
+                for (int g = 0; g < 8; ++g) { device::add_to_memory(sums + g * 512, dq[4 * g], dq[4 * g + 1], dq[4 * g + 2], dq[4 * g + 3]); }
+            } else {
+                device::products_wait<0>();
+            }
+            device::hold(dk);
+            device::hold(dv);
+            if (lane == 0) { mem.free[s].arrive(); }
+        }
+        float const factor = static_cast<float>(detail::leading_factor(x.m.score, x.at(batch, kv_head * (x.q.extent(1) / x.k.extent(1)))));
+        auto const store = [&](tensor_view<E> const& view, float const(&sum)[D / 2], float by, bool wide) {
+            if (view.data_handle() == nullptr) { return; }
+            E* const to[2] = {first + row < view.extent(2) ? view.row(batch, kv_head, first + row) : nullptr, first + row + 8 < view.extent(2) ? view.row(batch, kv_head, first + row + 8) : nullptr};
+            device::store_rows<D>(sum, {by, by}, to, static_cast<int>(view.extent(3)), view.stride(3), wide);
+        };
+        store(x.dk, dk, factor, x.wide_dk);
+        store(x.dv, dv, 1.0f, x.wide_dv);
+    }
+
+    // The pair of element r of an accumulator: its key's row of the two in this thread, its query within the tile.
+    HEED_DEVICE static int key_of(int key, int r) { return key + r / 2 % 2 * 8; }
+    HEED_DEVICE static int query_of(int r) { return r / 4 * 8 + 2 * static_cast<int>(threadIdx.x % 4) + r % 2; }
+
+    // Scores to weights; raw scores where the chain bends them; which pairs are attended.
+    HEED_DEVICE static void weigh(arguments const& x, place const& at, float2 const* rows, int note, int key, float (&p)[queries / 2], float (&raw)[linear ? 1 : queries / 2],
+                                  std::uint32_t (&kept)[(queries / 2 + 31) / 32]) {
+        float const lead = static_cast<float>(detail::leading_factor(x.m.score, at) * (linear ? normalizer_type::unit : 1.0));
+        int const first = note / 4 * queries, last_query = static_cast<int>(at.queries) - 1, last_key = static_cast<int>(at.keys) - 1;
+        bool const cut = (note & partial) != 0;
+#pragma unroll
+        for (std::uint32_t& word : kept) { word = 0xffffffffu; }
+        if (cut) {
+#pragma unroll
+            for (int r = 0; r < queries / 2; ++r) {
+                int const i = first + query_of(r), j = key_of(key, r);
+                bool const is = i <= last_query && j <= last_key && static_cast<bool>(x.m.pattern.keep(at, min(i, last_query), min(j, last_key)));
+                if (!is) { kept[r / 32] &= ~(1u << r % 32); }
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < queries / 2; r += 4) {
+            float4 const two = *reinterpret_cast<float4 const*>(rows + query_of(r)); // both queries of the four elements
+#pragma unroll
+            for (int u = 0; u < 4; ++u) {
+                row_type const state = x.m.normalizer.template resume<float>(at, u % 2 == 0 ? two.x : two.z);
+                float s = p[r + u] * lead;
+                if constexpr (!linear) {
+                    raw[r + u] = s;
+                    s = detail::bent_score(x.m.score, at, min(first + query_of(r + u), last_query), min(key_of(key, r + u), last_key), s, static_cast<float>(normalizer_type::unit));
+                    if (detail::masks_of<score_type> && s == -math::inf<float>()) { kept[(r + u) / 32] &= ~(1u << (r + u) % 32); }
+                }
+                p[r + u] = x.m.normalizer.weight(state, s);
+            }
+        }
+        if (cut || detail::masks_of<score_type>) {
+#pragma unroll
+            for (int r = 0; r < queries / 2; ++r) { p[r] = (kept[r / 32] >> r % 32 & 1u) != 0 ? p[r] : 0.0f; }
+        }
+    }
+    // dp to ds.
+    HEED_DEVICE static void slope(arguments const& x, place const& at, float2 const* rows, int note, int key, float const (&p)[queries / 2], float const (&raw)[linear ? 1 : queries / 2],
+                                  std::uint32_t const (&kept)[(queries / 2 + 31) / 32], float (&ds)[queries / 2]) {
+        int const first = note / 4 * queries, last_query = static_cast<int>(at.queries) - 1, last_key = static_cast<int>(at.keys) - 1;
+        bool const cut = (note & partial) != 0;
+#pragma unroll
+        for (int r = 0; r < queries / 2; r += 4) {
+            float4 const two = *reinterpret_cast<float4 const*>(rows + query_of(r));
+#pragma unroll
+            for (int u = 0; u < 4; ++u) {
+                float const centre = u % 2 == 0 ? two.y : two.w;
+                row_type const state = x.m.normalizer.template resume<float>(at, u % 2 == 0 ? two.x : two.z);
+                if constexpr (linear) {
+                    ds[r + u] = x.m.normalizer.derivative(state, 0.0f, p[r + u]) * (ds[r + u] - centre);
+                } else {
+                    extent_t const i = min(first + query_of(r + u), last_query), j = min(key_of(key, r + u), last_key);
+                    detail::pair_tables<score_type> const tables(x.m.score, at, i, j);
+                    detail::device_pair<> const pair{at, i, j, tables.of};
+                    float const score = detail::after_leading(x.m.score, raw[r + u], pair) * static_cast<float>(normalizer_type::unit);
+                    no_sink sink;
+                    ds[r + u] = detail::pull(x.m.score, raw[r + u], pair, x.m.normalizer.derivative(state, score, p[r + u]) * (ds[r + u] - centre), sink);
+                }
+            }
+        }
+        if (cut || detail::masks_of<score_type>) {
+#pragma unroll
+            for (int r = 0; r < queries / 2; ++r) { ds[r] = (kept[r / 32] >> r % 32 & 1u) != 0 ? ds[r] : 0.0f; }
+        }
+    }
+    struct no_sink {
+        static constexpr bool wanted = false;
+    };
+};
+
+} // namespace heed
