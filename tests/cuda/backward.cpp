@@ -11,7 +11,7 @@ using namespace heed_test;
 
 namespace {
 
-char const* const generic = "cuda.simt.pairwise.backward";
+char const *const tensor_cores = "cuda.tensor.pairwise.backward", *const generic = "cuda.simt.pairwise.backward";
 float const inf = std::numeric_limits<float>::infinity();
 
 template <class E>
@@ -124,10 +124,29 @@ TEST_CASE("cuda backward: what is masked reaches no gradient") {
     }
 }
 
+TEST_CASE("cuda backward: causal attention of 16 bits runs on tensor cores at every size") {
+    HEED_SEEDED;
+    if (!on_sm90()) { return; }
+    random_source random(26);
+    for (sizes const n : {sizes{1, 2, 2, 128, 128, 128, 128}, sizes{2, 4, 2, 130, 257, 64, 64}, sizes{1, 6, 2, 333, 100, 128, 96}, sizes{1, 3, 1, 70, 200, 40, 104}, sizes{1, 1, 1, 1, 1, 8, 8},
+                          sizes{1, 160, 160, 65, 70, 64, 64}}) {
+        for (bool const with_dlse : {false, true}) {
+            gradients_on_gpu<heed::bf16> p(n, random);
+            INFO(n);
+            REQUIRE(p.run(on_gpu::causal{}, with_dlse));
+            CHECK(p.engine == tensor_cores);
+            oracle::softmax_case c = p.exact();
+            c.keep = oracle::causal_bottom_right(n.pairs());
+            CHECK(p.against(oracle::gradient(c, oracle::read(p.dout.in()), with_dlse ? oracle::read(p.dlse.in()) : oracle::array{}), 0x1p-7) == "");
+        }
+    }
+}
+
 TEST_CASE("cuda backward: softcap and bias and slopes and mask and window and sinks ride along in 16 bits") {
     HEED_SEEDED;
     random_source random(24);
-    sizes const n{2, 4, 2, 90, 150, 44, 64};
+    extent_t const width = GENERATE(44, 48); // the copy engine reads rows of whole 16-byte words
+    sizes const n{2, 4, 2, 90, 150, width, 64};
     gradients_on_gpu<heed::fp16> p(n, random);
     tensor<float> bias({1, n.heads, n.queries, n.keys}), slopes({1, n.heads, 1, 1}), sinks({1, n.heads, 1, 1});
     bias.normal(random);
@@ -141,7 +160,7 @@ TEST_CASE("cuda backward: softcap and bias and slopes and mask and window and si
     on_gpu::bent const m{heed::dot{} | heed::inv_sqrt_width{} | heed::softcap<float>{2.0f} | heed::bias<float>{dbias.in()} | heed::alibi<float>{dslopes.in()},
                          heed::mask<std::uint8_t>{dmask.in()} & heed::window{70}, heed::softmax_sink<float>{dsinks.in()}};
     REQUIRE(p.run(m, false));
-    CHECK(p.engine == generic);
+    CHECK(p.engine == (width == 48 && on_sm90() ? tensor_cores : generic));
     oracle::softmax_case c = p.exact();
     c.cap_before = 2;
     c.bias = oracle::read(bias.in());

@@ -14,6 +14,12 @@
 
 namespace heed_test {
 
+inline bool on_sm90() {
+    cudaDeviceProp p{};
+    on_device(cudaGetDeviceProperties(&p, 0));
+    return p.major == 9 && p.minor == 0;
+}
+
 template <class E>
 tensor<double> in_double(tensor<E> const& x) {
     tensor<double> wide(x.shape());

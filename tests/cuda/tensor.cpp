@@ -9,11 +9,6 @@ namespace {
 char const *const tensor_cores = "cuda.tensor.pairwise.forward", *const generic = "cuda.simt.pairwise.forward";
 float const inf = std::numeric_limits<float>::infinity();
 
-bool on_sm90() {
-    cudaDeviceProp p{};
-    on_device(cudaGetDeviceProperties(&p, 0));
-    return p.major == 9 && p.minor == 0;
-}
 template <class E, class M>
 std::string lse_error(gpu_problem<E> const& p, M const& m) {
     tensor<double> const q = in_double(p.q), k = in_double(p.k), v = in_double(p.v);

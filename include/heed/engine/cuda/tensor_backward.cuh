@@ -36,7 +36,9 @@ struct tensor_backward_arguments {
     float2* rows;    // [B][H][padded N]: what is saved of a row, in the normalizer's unit; its centre
     float* sums;     // [B][H][tiles][2][8][128][4]: dq of a tile as the accumulators of two warpgroups hold it
     extent_t padded; // N up to whole tiles
+    int together, key_tiles; // key heads (over the batch) that are taken together; tiles of keys
     bool wide_dq, wide_dk, wide_dv;
+    bool words; // rows of out and dO may be read 16 bytes at a time
 
     HEED_HD place at(extent_t b, extent_t h) const { return {b, h, h / (q.extent(1) / k.extent(1)), q.extent(2), k.extent(2), q.extent(3)}; }
 };
@@ -68,7 +70,7 @@ struct tensor_backward {
     static_assert(D == 64 || D == 128);
     static constexpr int keys = 128, queries = D == 64 ? 128 : 64, groups = 2, stages = 2, threads = 384;
     static constexpr extent_t tile_queries = queries, tile_keys = keys;
-    static constexpr int panels = D / 64, query_panels = queries / 64;
+    static constexpr int panels = D / 64, halves = queries / 64; // of features; of queries
     using arguments = tensor_backward_arguments<M, E>;
     using problem = pairwise_gradient_problem<M, E>;
     using score_type = decltype(M::score);
@@ -84,6 +86,7 @@ struct tensor_backward {
         device::block_barrier kv_full, full[stages], free[stages];
         int note[stages]; // of the query tile: 4 number + flags
         int head[stages];
+        float2 factor[stages]; // leading factors of the score, and these in the normalizer's unit where nothing else follows
     };
     static constexpr int partial = 1, nothing = -1; // a flag of a note; the note that ends the walk
     static constexpr std::size_t shared_bytes = sizeof(memory) + 1024;
@@ -111,19 +114,24 @@ struct tensor_backward {
         a.saved = x.saved, a.dsaved = x.dsaved, a.saved_unit = x.saved_unit, a.dsaved_unit = x.dsaved_unit;
         a.dq = x.dq, a.dk = x.dk, a.dv = x.dv;
         a.wide_dq = detail::rows_of_words(x.dq), a.wide_dk = detail::rows_of_words(x.dk), a.wide_dv = detail::rows_of_words(x.dv);
+        a.words = detail::rows_of_words(x.out) && detail::rows_of_words(x.dout);
         bool const mapped = detail::map_tiles(a.q_map, a.q_step, x.q, queries) && detail::map_tiles(a.k_map, a.k_step, x.k, keys) && detail::map_tiles(a.v_map, a.v_step, x.v, keys) &&
                             detail::map_tiles(a.dout_map, a.dout_step, x.dout, queries);
         if (!mapped) { detail::throw_cuda<A>(cudaErrorInvalidValue, "cuTensorMapEncodeTiled"); }
-        extent_t const heads = x.q.extent(0) * x.q.extent(1), tiles = a.padded / queries, key_tiles = (x.k.extent(2) + keys - 1) / keys;
+        extent_t const heads = x.q.extent(0) * x.q.extent(1), tiles = a.padded / queries, kv_heads = x.k.extent(0) * x.k.extent(1);
+        // Key heads are taken in equal parts, few enough that q, dO and the sums of dq stay in the second cache.
+        extent_t const fit = detail::half_second_cache / (heads / kv_heads * a.padded * D * 8), width = fit > 1 ? fit : 1, parts = (kv_heads + width - 1) / width;
+        a.together = static_cast<int>((kv_heads + parts - 1) / parts);
+        a.key_tiles = static_cast<int>((x.k.extent(2) + keys - 1) / keys);
         auto const grid = [](extent_t n) { return static_cast<unsigned>(n); };
         if (x.dq.data_handle() != nullptr) {
             detail::check_cuda<A>(cudaMemsetAsync(a.sums, 0, static_cast<std::size_t>(heads * a.padded * D) * sizeof(float), backend.stream), "cudaMemsetAsync of the sums of dq");
         }
-        detail::tensor_centres_kernel<tensor_backward><<<grid((heads * a.padded + 7) / 8), 256, 0, backend.stream>>>(a);
+        detail::tensor_centres_kernel<tensor_backward><<<grid(heads * ((a.padded + block_rows - 1) / block_rows)), 256, 0, backend.stream>>>(a);
         detail::check_cuda<A>(cudaGetLastError(), "the launch of the centres of cuda.tensor.pairwise.backward");
         auto const kernel = detail::tensor_backward_kernel<tensor_backward>;
         detail::check_cuda<A>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), "cudaFuncSetAttribute of cuda.tensor.pairwise.backward");
-        kernel<<<grid(key_tiles * x.k.extent(0) * x.k.extent(1)), threads, shared_bytes, backend.stream>>>(a);
+        kernel<<<grid(a.key_tiles * kv_heads), threads, shared_bytes, backend.stream>>>(a);
         detail::check_cuda<A>(cudaGetLastError(), "the launch of cuda.tensor.pairwise.backward");
         if (x.dq.data_handle() != nullptr) {
             detail::tensor_round_kernel<tensor_backward><<<grid(heads * tiles), 256, 0, backend.stream>>>(a);
@@ -131,21 +139,33 @@ struct tensor_backward {
         }
     }
 
-    // A warp a row.
+    // Some lanes a row, each for eight of its elements.
+    static constexpr int row_lanes = D / 8, block_rows = 256 / row_lanes;
     __device__ static void centres(arguments const& x) {
-        extent_t const heads = x.q.extent(1), row = extent_t(blockIdx.x) * 8 + threadIdx.x / 32, i = row % x.padded, h = row / x.padded % heads, b = row / x.padded / heads;
-        int const lane = static_cast<int>(threadIdx.x % 32);
-        if (b >= x.q.extent(0)) { return; }
-        float2 found{0, 0};
-        if (i < x.q.extent(2)) {
+        int const heads = static_cast<int>(x.q.extent(1)), blocks = static_cast<int>((x.padded + block_rows - 1) / block_rows), which = static_cast<int>(blockIdx.x) / blocks;
+        int const b = which / heads, h = which % heads, i = static_cast<int>(blockIdx.x) % blocks * block_rows + static_cast<int>(threadIdx.x) / row_lanes;
+        int const first = static_cast<int>(threadIdx.x) % row_lanes * 8, width = static_cast<int>(x.v.extent(3));
+        bool const exists = i < x.q.extent(2);
+        float centre = 0;
+        if (exists) {
             E const *const o = x.out.row(b, h, i), *const d = x.dout.row(b, h, i);
-            for (extent_t e = lane; e < x.v.extent(3); e += 32) { found.y += static_cast<float>(o[e * x.out.stride(3)]) * static_cast<float>(d[e * x.dout.stride(3)]); }
-#pragma unroll
-            for (int by = 16; by > 0; by /= 2) { found.y += __shfl_xor_sync(0xffffffffu, found.y, by); }
-            if (x.dsaved.data_handle() != nullptr) { found.y -= static_cast<float>(static_cast<double>(x.dsaved(b, h, i, 0)) * x.dsaved_unit); }
-            found.x = static_cast<float>(static_cast<double>(x.saved(b, h, i, 0)) * x.saved_unit);
+            if (x.words && first + 8 <= width) {
+                uint4 const u = *reinterpret_cast<uint4 const*>(o + first), w = *reinterpret_cast<uint4 const*>(d + first);
+                centre = device::dot_two<E>(u.x, w.x) + device::dot_two<E>(u.y, w.y) + device::dot_two<E>(u.z, w.z) + device::dot_two<E>(u.w, w.w);
+            } else {
+                for (int e = first; e < min(first + 8, width); ++e) { centre += static_cast<float>(o[e * x.out.stride(3)]) * static_cast<float>(d[e * x.dout.stride(3)]); }
+            }
         }
-        if (lane == 0) { x.rows[row] = found; }
+#pragma unroll
+        for (int by = row_lanes / 2; by > 0; by /= 2) { centre += __shfl_xor_sync(0xffffffffu, centre, by); }
+        if (first == 0 && i < x.padded) {
+            float saved = 0;
+            if (exists) {
+                if (x.dsaved.data_handle() != nullptr) { centre -= static_cast<float>(static_cast<double>(x.dsaved(b, h, i, 0)) * x.dsaved_unit); }
+                saved = static_cast<float>(static_cast<double>(x.saved(b, h, i, 0)) * x.saved_unit);
+            }
+            x.rows[extent_t(which) * x.padded + i] = make_float2(saved, centre);
+        }
     }
     // A block a tile of queries.
     __device__ static void round_dq(arguments const& x) {
@@ -158,11 +178,10 @@ struct tensor_backward {
             float4 const part = from[g * 128];
             sum[4 * g] = part.x, sum[4 * g + 1] = part.y, sum[4 * g + 2] = part.z, sum[4 * g + 3] = part.w;
         }
-        float const factor = static_cast<float>(detail::leading_factor(x.m.score, x.at(b, h)));
-        int const first = static_cast<int>(t) * queries + (query_panels == 2 ? 64 * half : 0) + thread / 32 * 16 + thread % 32 / 4, column = query_panels == 2 ? 0 : 64 * half;
+        int const first = static_cast<int>(t) * queries + (halves == 2 ? 64 * half : 0) + thread / 32 * 16 + thread % 32 / 4, column = halves == 2 ? 0 : 64 * half;
         extent_t const width = x.q.extent(3) - column;
         E* const to[2] = {first < x.q.extent(2) ? x.dq.row(b, h, first) + column * x.dq.stride(3) : nullptr, first + 8 < x.q.extent(2) ? x.dq.row(b, h, first + 8) + column * x.dq.stride(3) : nullptr};
-        device::store_rows<64>(sum, {factor, factor}, to, static_cast<int>(width), x.dq.stride(3), x.wide_dq);
+        device::store_rows<64>(sum, {1.0f, 1.0f}, to, static_cast<int>(width), x.dq.stride(3), x.wide_dq);
     }
 
     __device__ static void block(arguments const& x) {
@@ -178,8 +197,9 @@ struct tensor_backward {
         }
         __syncthreads();
         int const group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x / 128), 0) - 1;
-        extent_t const kv_heads = x.k.extent(1), all = kv_heads * x.k.extent(0), which = blockIdx.x % all;
-        int const first = static_cast<int>(blockIdx.x / all) * keys; // a triangle's long walks are those of the first keys
+        int const kv_heads = static_cast<int>(x.k.extent(1)), all = kv_heads * static_cast<int>(x.k.extent(0)), part = x.together * x.key_tiles, n = static_cast<int>(blockIdx.x);
+        int const begin = n / part * x.together, width = min(x.together, all - begin), within = n % part, which = begin + within % width;
+        int const first = within / width * keys; // a triangle's long walks, those of the first keys, come first
         if (group < 0) {
             device::give_registers<24>();
             if (threadIdx.x < 32) { produce(x, mem, which / kv_heads, which % kv_heads, first); }
@@ -215,6 +235,7 @@ private:
         extent_t const shared = x.q.extent(1) / x.k.extent(1);
         for (extent_t g = 0; g < shared; ++g) {
             place const at = x.at(batch, kv_head * shared + g);
+            double const lead = detail::leading_factor(x.m.score, at);
             range const cols = intersect({0, at.keys}, {first, first + keys});
             for (extent_t t = 0; t * queries < at.queries; t += 32) {
                 range const mine{(t + lane) * queries, (t + lane + 1) * queries}, rows = intersect(mine, {0, at.queries});
@@ -227,6 +248,7 @@ private:
                     if (lane == 0) {
                         mem.note[s] = number * 4 + ((whole >> bit & 1) != 0 ? 0 : partial);
                         mem.head[s] = static_cast<int>(at.head);
+                        mem.factor[s] = make_float2(static_cast<float>(lead), static_cast<float>(lead * (linear ? normalizer_type::unit : 1.0)));
                         mem.full[s].expect(2 * queries * D * 2 + queries * 8);
                         bring<queries>(x.q_map, x.q_step, mem.q[s], mem.full[s], batch, at.head, number * queries);
                         bring<queries>(x.dout_map, x.dout_step, mem.dout[s], mem.full[s], batch, at.head, number * queries);
@@ -254,67 +276,80 @@ private:
         auto const matrix = [](std::uint16_t const* at, int panel_bytes) { return device::panel_matrix(device::shared_address(at), panel_bytes); };
         device::panel_matrix const k = matrix(mem.k + group * 64 * 64, 16), v = matrix(mem.v + group * 64 * 64, 16);
         // of dq a warpgroup makes half the features of all queries, or all features of half the queries
-        device::panel_matrix const k_columns = matrix(mem.k + (query_panels == 2 ? 0 : group * keys * 64), keys * 128);
+        device::panel_matrix const k_columns = matrix(mem.k + (halves == 2 ? 0 : group * keys * 64), keys * 128);
         std::uint32_t const ds_address = device::shared_address(mem.ds) + static_cast<std::uint32_t>((group * 64 + warp * 16 + lane / 8 % 2 * 8 + lane % 8) * 128);
-        bool const wanted = x.dq.data_handle() != nullptr;
+        float of_q[32] = {}; // dq of the tile before
+        float* sums = x.sums;
+        auto const add_dq = [&](bool now) {
+#pragma unroll
+            for (int g = 0; g < 8; ++g) { device::add_to_memory(sums + g * 512, of_q[4 * g], of_q[4 * g + 1], of_q[4 * g + 2], of_q[4 * g + 3], now); }
+        };
         mem.kv_full.wait(0);
-        for (std::uint32_t n = 0;; ++n) {
+        std::uint32_t n = 0;
+        for (;; ++n) {
             int const s = static_cast<int>(n % stages);
             mem.full[s].wait(n / stages % 2);
             int const note = mem.note[s];
             if (note == nothing) { break; }
+            float p[halves][32];
+            device::products_begin();
+#pragma unroll
+            for (int h = 0; h < halves; ++h) { device::product_of_rows<E, 64, D>(p[h], k, keys, matrix(mem.q[s] + h * 64 * 64, 16)); }
+            device::products_commit();
+            add_dq(n != 0); // while scores are made
             place const at = x.at(batch, mem.head[s]);
-            float p[queries / 2], ds[queries / 2];
-            std::uint32_t rounded[queries / 4];
-            device::products_begin();
-            device::product_of_rows<E, queries, D>(p, k, keys, matrix(mem.q[s], 16));
-            device::products_commit();
-            device::product_of_rows<E, queries, D>(ds, v, keys, matrix(mem.dout[s], 16));
-            device::products_commit();
-            device::products_wait<1>();
-            device::hold(p);
-            std::uint32_t kept[(queries / 2 + 31) / 32];
-            float raw[linear ? 1 : queries / 2];
-            weigh(x, at, mem.rows[s], note, first + row, p, raw, kept);
+            tile_of_pairs const tile{x, at, mem.rows[s], mem.factor[s], note / 4 * queries, first + row, (note & partial) != 0};
+            std::uint32_t weights[halves][16], slopes[halves][16];
 #pragma unroll
-            for (int r = 0; r < queries / 4; ++r) { rounded[r] = device::pack_two<E>(p[2 * r], p[2 * r + 1]); }
-            device::products_begin();
-            device::product_with_values<E, D, queries>(dv, rounded, matrix(mem.dout[s], queries * 128), 1);
-            device::products_commit();
-            device::products_wait<1>();
-            device::hold(ds);
-            slope(x, at, mem.rows[s], note, first + row, p, raw, kept, ds);
-            std::uint32_t of_scores[queries / 4];
-#pragma unroll
-            for (int r = 0; r < queries / 4; ++r) { of_scores[r] = device::pack_two<E>(ds[2 * r], ds[2 * r + 1]); }
-            std::uint32_t const to = ds_address + n % 2 * (keys * queries * 2);
-#pragma unroll
-            for (int g = 0; g < queries / 16; ++g) {
-                std::uint32_t const part = static_cast<std::uint32_t>(2 * (g % 4) + lane / 16) ^ static_cast<std::uint32_t>(lane % 8);
-                device::store_matrices(to + static_cast<std::uint32_t>(g / 4 * keys * 128) + part * 16, of_scores[4 * g], of_scores[4 * g + 1], of_scores[4 * g + 2], of_scores[4 * g + 3]);
-            }
-            device::products_begin();
-            device::product_with_values<E, D, queries>(dk, of_scores, matrix(mem.q[s], queries * 128), 1);
-            device::products_commit();
-            if (wanted) {
-                device::fence_stores();
-                device::barrier_sync(1, 256);
-                float dq[32];
+            for (int h = 0; h < halves; ++h) {
+                float ds[32];
                 device::products_begin();
-                device::product_of_columns<E, 64, keys>(dq, matrix(mem.ds[n % 2] + (query_panels == 2 ? group * keys * 64 : 0), keys * 128), k_columns);
+                device::product_of_rows<E, 64, D>(ds, v, keys, matrix(mem.dout[s] + h * 64 * 64, 16));
                 device::products_commit();
-                device::products_wait<0>();
-                device::hold(dq);
-                float* const sums = x.sums + (((batch * x.q.extent(1) + at.head) * (x.padded / queries) + note / 4) * 2 + group) * 4096 + threadIdx.x % 128 * 4;
+                if (h == 0) {
+                    device::products_wait<1>();
 #pragma unroll
-                for (int g = 0; g < 8; ++g) { device::add_to_memory(sums + g * 512, dq[4 * g], dq[4 * g + 1], dq[4 * g + 2], dq[4 * g + 3]); }
-            } else {
-                device::products_wait<0>();
+                    for (int u = 0; u < halves; ++u) { device::hold(p[u]); }
+                }
+                std::uint32_t kept = 0xffffffffu;
+                float raw[linear ? 1 : 32];
+                tile.weigh(h * 64, p[h], raw, kept);
+#pragma unroll
+                for (int r = 0; r < 16; ++r) { weights[h][r] = device::pack_two<E>(p[h][2 * r], p[h][2 * r + 1]); }
+                device::products_begin();
+                device::product_with_values<E, D, 64>(dv, weights[h], matrix(mem.dout[s] + h * 64 * 64, queries * 128), 1);
+                device::products_commit();
+                device::products_wait<1>();
+                device::hold(ds);
+                tile.slope(h * 64, p[h], raw, kept, ds);
+#pragma unroll
+                for (int r = 0; r < 16; ++r) { slopes[h][r] = device::pack_two<E>(ds[2 * r], ds[2 * r + 1]); }
+                std::uint32_t const to = ds_address + n % 2 * (keys * queries * 2) + static_cast<std::uint32_t>(h * keys * 128);
+#pragma unroll
+                for (int g = 0; g < 4; ++g) {
+                    std::uint32_t const part = static_cast<std::uint32_t>(2 * g + lane / 16) ^ static_cast<std::uint32_t>(lane % 8);
+                    device::store_matrices(to + part * 16, slopes[h][4 * g], slopes[h][4 * g + 1], slopes[h][4 * g + 2], slopes[h][4 * g + 3]);
+                }
+                device::products_begin();
+                device::product_with_values<E, D, 64>(dk, slopes[h], matrix(mem.q[s] + h * 64 * 64, queries * 128), 1);
+                device::products_commit();
             }
+            device::fence_stores();
+            device::barrier_sync(1, 256);
+            float dq[32];
+            device::products_begin();
+            device::product_of_columns<E, 64, keys>(dq, matrix(mem.ds[n % 2] + (halves == 2 ? group * keys * 64 : 0), keys * 128), k_columns);
+            device::products_commit();
+            sums = x.sums + (((batch * x.q.extent(1) + at.head) * (x.padded / queries) + note / 4) * 2 + group) * 4096 + threadIdx.x % 128 * 4;
+            device::products_wait<0>();
             device::hold(dk);
             device::hold(dv);
+            device::hold(dq);
+#pragma unroll
+            for (int r = 0; r < 32; ++r) { of_q[r] = dq[r] * tile.factor.x; }
             if (lane == 0) { mem.free[s].arrive(); }
         }
+        add_dq(n != 0);
         float const factor = static_cast<float>(detail::leading_factor(x.m.score, x.at(batch, kv_head * (x.q.extent(1) / x.k.extent(1)))));
         auto const store = [&](tensor_view<E> const& view, float const(&sum)[D / 2], float by, bool wide) {
             if (view.data_handle() == nullptr) { return; }
@@ -325,75 +360,70 @@ private:
         store(x.dv, dv, 1.0f, x.wide_dv);
     }
 
-    // The pair of element r of an accumulator: its key's row of the two in this thread, its query within the tile.
-    HEED_DEVICE static int key_of(int key, int r) { return key + r / 2 % 2 * 8; }
-    HEED_DEVICE static int query_of(int r) { return r / 4 * 8 + 2 * static_cast<int>(threadIdx.x % 4) + r % 2; }
+    // A tile of queries as one thread sees it: element r of an accumulator of 64 keys x 64 queries is the pair (key + 8 (r / 2 % 2), from + 8 (r / 4) + 2 (lane % 4) + r % 2).
+    struct tile_of_pairs {
+        arguments const& x;
+        place const& at;
+        float2 const* rows; // of the tile's queries
+        float2 factor;
+        int query, key;     // the first; the first of this thread
+        bool cut;           // some pair may be masked, or does not exist
 
-    // Scores to weights; raw scores where the chain bends them; which pairs are attended.
-    HEED_DEVICE static void weigh(arguments const& x, place const& at, float2 const* rows, int note, int key, float (&p)[queries / 2], float (&raw)[linear ? 1 : queries / 2],
-                                  std::uint32_t (&kept)[(queries / 2 + 31) / 32]) {
-        float const lead = static_cast<float>(detail::leading_factor(x.m.score, at) * (linear ? normalizer_type::unit : 1.0));
-        int const first = note / 4 * queries, last_query = static_cast<int>(at.queries) - 1, last_key = static_cast<int>(at.keys) - 1;
-        bool const cut = (note & partial) != 0;
+        HEED_DEVICE static int query_of(int from, int r) { return from + r / 4 * 8 + 2 * static_cast<int>(threadIdx.x % 4) + r % 2; }
+        HEED_DEVICE int i(int from, int r) const { return min(query + query_of(from, r), static_cast<int>(at.queries) - 1); }
+        HEED_DEVICE int j(int r) const { return min(key + r / 2 % 2 * 8, static_cast<int>(at.keys) - 1); }
+        HEED_DEVICE bool is_pair(int from, int r) const { return query + query_of(from, r) < static_cast<int>(at.queries) && key + r / 2 % 2 * 8 < static_cast<int>(at.keys); }
+        // f(r, what is saved of the row, its centre)
+        template <class F>
+        HEED_DEVICE void each(int from, F const& f) const {
 #pragma unroll
-        for (std::uint32_t& word : kept) { word = 0xffffffffu; }
-        if (cut) {
+            for (int r = 0; r < 32; r += 4) {
+                float4 const two = *reinterpret_cast<float4 const*>(rows + query_of(from, r)); // both queries of four elements
 #pragma unroll
-            for (int r = 0; r < queries / 2; ++r) {
-                int const i = first + query_of(r), j = key_of(key, r);
-                bool const is = i <= last_query && j <= last_key && static_cast<bool>(x.m.pattern.keep(at, min(i, last_query), min(j, last_key)));
-                if (!is) { kept[r / 32] &= ~(1u << r % 32); }
+                for (int u = 0; u < 4; ++u) { f(r + u, x.m.normalizer.template resume<float>(at, u % 2 == 0 ? two.x : two.z), u % 2 == 0 ? two.y : two.w); }
             }
         }
+        HEED_DEVICE void clear_masked(std::uint32_t kept, float (&y)[32]) const {
+            if (cut || detail::masks_of<score_type>) {
 #pragma unroll
-        for (int r = 0; r < queries / 2; r += 4) {
-            float4 const two = *reinterpret_cast<float4 const*>(rows + query_of(r)); // both queries of the four elements
+                for (int r = 0; r < 32; ++r) { y[r] = (kept >> r & 1u) != 0 ? y[r] : 0.0f; }
+            }
+        }
+
+        // Scores to weights; raw scores where the chain bends them; which pairs are attended.
+        HEED_DEVICE void weigh(int from, float (&p)[32], float (&raw)[linear ? 1 : 32], std::uint32_t& kept) const {
+            if (cut) {
 #pragma unroll
-            for (int u = 0; u < 4; ++u) {
-                row_type const state = x.m.normalizer.template resume<float>(at, u % 2 == 0 ? two.x : two.z);
-                float s = p[r + u] * lead;
+                for (int r = 0; r < 32; ++r) {
+                    if (!(is_pair(from, r) && static_cast<bool>(x.m.pattern.keep(at, i(from, r), j(r))))) { kept &= ~(1u << r); }
+                }
+            }
+            each(from, [&](int r, row_type const& state, float) {
+                float s = p[r] * factor.y;
                 if constexpr (!linear) {
-                    raw[r + u] = s;
-                    s = detail::bent_score(x.m.score, at, min(first + query_of(r + u), last_query), min(key_of(key, r + u), last_key), s, static_cast<float>(normalizer_type::unit));
-                    if (detail::masks_of<score_type> && s == -math::inf<float>()) { kept[(r + u) / 32] &= ~(1u << (r + u) % 32); }
+                    raw[r] = s;
+                    s = detail::bent_score(x.m.score, at, i(from, r), j(r), s, static_cast<float>(normalizer_type::unit));
+                    if (detail::masks_of<score_type> && s == -math::inf<float>()) { kept &= ~(1u << r); }
                 }
-                p[r + u] = x.m.normalizer.weight(state, s);
-            }
+                p[r] = x.m.normalizer.weight(state, s);
+            });
+            clear_masked(kept, p);
         }
-        if (cut || detail::masks_of<score_type>) {
-#pragma unroll
-            for (int r = 0; r < queries / 2; ++r) { p[r] = (kept[r / 32] >> r % 32 & 1u) != 0 ? p[r] : 0.0f; }
-        }
-    }
-    // dp to ds.
-    HEED_DEVICE static void slope(arguments const& x, place const& at, float2 const* rows, int note, int key, float const (&p)[queries / 2], float const (&raw)[linear ? 1 : queries / 2],
-                                  std::uint32_t const (&kept)[(queries / 2 + 31) / 32], float (&ds)[queries / 2]) {
-        int const first = note / 4 * queries, last_query = static_cast<int>(at.queries) - 1, last_key = static_cast<int>(at.keys) - 1;
-        bool const cut = (note & partial) != 0;
-#pragma unroll
-        for (int r = 0; r < queries / 2; r += 4) {
-            float4 const two = *reinterpret_cast<float4 const*>(rows + query_of(r));
-#pragma unroll
-            for (int u = 0; u < 4; ++u) {
-                float const centre = u % 2 == 0 ? two.y : two.w;
-                row_type const state = x.m.normalizer.template resume<float>(at, u % 2 == 0 ? two.x : two.z);
+        // dp to ds.
+        HEED_DEVICE void slope(int from, float const (&p)[32], float const (&raw)[linear ? 1 : 32], std::uint32_t kept, float (&ds)[32]) const {
+            each(from, [&](int r, row_type const& state, float centre) {
+                float const by_score = x.m.normalizer.derivative(state, 0.0f, p[r]) * (ds[r] - centre); // a mergeable normalizer's is the weight
                 if constexpr (linear) {
-                    ds[r + u] = x.m.normalizer.derivative(state, 0.0f, p[r + u]) * (ds[r + u] - centre);
+                    ds[r] = by_score;
                 } else {
-                    extent_t const i = min(first + query_of(r + u), last_query), j = min(key_of(key, r + u), last_key);
-                    detail::pair_tables<score_type> const tables(x.m.score, at, i, j);
-                    detail::device_pair<> const pair{at, i, j, tables.of};
-                    float const score = detail::after_leading(x.m.score, raw[r + u], pair) * static_cast<float>(normalizer_type::unit);
+                    detail::pair_tables<score_type> const tables(x.m.score, at, i(from, r), j(r));
                     no_sink sink;
-                    ds[r + u] = detail::pull(x.m.score, raw[r + u], pair, x.m.normalizer.derivative(state, score, p[r + u]) * (ds[r + u] - centre), sink);
+                    ds[r] = detail::pull(x.m.score, raw[r], detail::device_pair<>{at, i(from, r), j(r), tables.of}, by_score, sink);
                 }
-            }
+            });
+            clear_masked(kept, ds);
         }
-        if (cut || detail::masks_of<score_type>) {
-#pragma unroll
-            for (int r = 0; r < queries / 2; ++r) { ds[r] = (kept[r / 32] >> r % 32 & 1u) != 0 ? ds[r] : 0.0f; }
-        }
-    }
+    };
     struct no_sink {
         static constexpr bool wanted = false;
     };

@@ -8,6 +8,8 @@
 
 namespace heed::detail {
 
+inline constexpr extent_t half_second_cache = extent_t(25) << 20;
+
 // What one head and one batch are to a map: 0 where the view broadcasts, else 1.
 struct tile_steps {
     int head = 1, batch = 1;
@@ -31,7 +33,7 @@ bool map_tiles(CUtensorMap& to, tile_steps& step, tensor_view<E const> const& vi
     extent_t const stride[4] = {2, 2 * view.stride(2), 2 * view.stride(1), 2 * view.stride(0)};
     return device::make_tile_map(to, std::is_same_v<E, bf16>, view.data_handle(), extent, stride, rows);
 }
-// Whether rows may be written 16 bytes at a time.
+// Whether rows may be read and written 16 bytes at a time.
 template <class E>
 bool rows_of_words(tensor_view<E> const& v) {
     return reinterpret_cast<std::uintptr_t>(v.data_handle()) % 16 == 0 && v.stride(3) == 1 && v.stride(0) % 8 == 0 && v.stride(1) % 8 == 0 && v.stride(2) % 8 == 0;

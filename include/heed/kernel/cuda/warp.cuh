@@ -58,13 +58,24 @@ HEED_DEVICE std::uint32_t pack_two(float first, float second) {
     return w;
 }
 
+// The product of two words of two numbers each, summed.
+template <class T>
+HEED_DEVICE float dot_two(std::uint32_t x, std::uint32_t y) {
+    auto const number = [](std::uint32_t w) {
+        T t;
+        t.bits = static_cast<std::uint16_t>(w);
+        return static_cast<float>(t);
+    };
+    return number(x) * number(y) + number(x >> 16) * number(y >> 16);
+}
+
 // Four 8 x 8 matrices of 16-bit numbers, as accumulators hold them packed, to rows of 16 bytes in shared memory; lane l names row l % 8 of matrix l / 8.
 HEED_DEVICE void store_matrices(std::uint32_t address, std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
-// to[0..3] += x, each on its own, in no order.
-HEED_DEVICE void add_to_memory(float* to, float x, float y, float z, float w) {
-    asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+// to[0..3] += the four, each on its own, in no order, if `now`: a predicate, so that products may run across it.
+HEED_DEVICE void add_to_memory(float* to, float x, float y, float z, float w, bool now) {
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %5, 0;\n@p red.global.add.v4.f32 [%0], {%1, %2, %3, %4};}" ::"l"(to), "f"(x), "f"(y), "f"(z), "f"(w), "r"(static_cast<int>(now)) : "memory");
 }
 
 // Two rows of an accumulator of W columns (this thread's part), times `factor`, to rows of E of which `width` elements exist; null rows are not written. Four

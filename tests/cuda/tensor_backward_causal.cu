@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "backward_call.cuh"
+
+HEED_BACKWARD_ON_GPU(heed_test::on_gpu::causal, heed::bf16);
