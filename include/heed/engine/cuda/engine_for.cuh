@@ -61,7 +61,7 @@ struct cuda_backward_engines {
 template <Pairwise M, class T, class A>
     requires TensorCoreBackward<M> && is_half<T>
 struct cuda_backward_engines<M, T, A> {
-    using type = engine_list<tensor_backward<M, T, A, 64>, tensor_backward<M, T, A, 128>, simt_backward<M, T, A>>;
+    using type = engine_list<tensor_backward<M, T, A, 64>, tensor_backward<M, T, A, 128>, tensor_backward<M, T, A, 192>, tensor_backward<M, T, A, 256>, simt_backward<M, T, A>>;
 };
 template <Pairwise M, class T, class A>
 struct backward_engine_for<M, T, cuda<A>> {

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <heed/engine/cuda/backend.cuh>
+#include <heed/engine/cuda/tensor_pairs.cuh>
 #include <heed/engine/cuda/tensor_tiles.cuh>
 #include <heed/engine/gradient_problem.hpp>
 #include <heed/engine/workspace.hpp>
@@ -56,26 +57,29 @@ __global__ void __launch_bounds__(256) tensor_centres_kernel(const __grid_consta
     Engine::centres(x);
 }
 template <class Engine>
-__global__ void __launch_bounds__(256) tensor_round_kernel(const __grid_constant__ typename Engine::arguments x) {
+__global__ void __launch_bounds__(128) tensor_round_kernel(const __grid_constant__ typename Engine::arguments x) {
     Engine::round_dq(x);
 }
 
 } // namespace detail
 
-// M a TensorCoreBackward, E bf16 or fp16; D: features of q, k, v at most, 64 or 128.
+// M a TensorCoreBackward, E bf16 or fp16; D: features of q, k, v at most, 64, 128, 192 or 256. Beyond 128 dk and dv do not fit the registers of one
+// warpgroup: a block owns 64 keys, one warpgroup makes s, dp and dk, the other s again, dv and dq.
 template <class M, class E, class A, int D>
 struct tensor_backward {
     static constexpr std::string_view name = "cuda.tensor.pairwise.backward";
     static constexpr bool tensors_only = true;
-    static_assert(D == 64 || D == 128);
-    static constexpr int keys = 128, queries = D == 64 ? 128 : 64, groups = 2, stages = 2, threads = 384;
+    static_assert(D % 64 == 0 && D <= 256);
+    static constexpr bool apart = D > 128; // one warpgroup for dk, one for dv
+    static constexpr int keys = apart ? 64 : 128, queries = D == 64 ? 128 : 64, groups = 2, stages = 2, threads = 384;
     static constexpr extent_t tile_queries = queries, tile_keys = keys;
     static constexpr int panels = D / 64, halves = queries / 64; // of features; of queries
+    static constexpr int pieces = panels * halves;               // of 64 x 64 elements of dq
     using arguments = tensor_backward_arguments<M, E>;
     using problem = pairwise_gradient_problem<M, E>;
     using score_type = decltype(M::score);
     using normalizer_type = decltype(M::normalizer);
-    using row_type = typename normalizer_type::template row<float>;
+    using pairs = detail::tensor_pairs<M>;
     static constexpr bool linear = detail::is_linear<score_type>;
 
     struct memory {
@@ -134,13 +138,13 @@ struct tensor_backward {
         kernel<<<grid(a.key_tiles * kv_heads), threads, shared_bytes, backend.stream>>>(a);
         detail::check_cuda<A>(cudaGetLastError(), "the launch of cuda.tensor.pairwise.backward");
         if (x.dq.data_handle() != nullptr) {
-            detail::tensor_round_kernel<tensor_backward><<<grid(heads * tiles), 256, 0, backend.stream>>>(a);
+            detail::tensor_round_kernel<tensor_backward><<<grid(heads * tiles * pieces), 128, 0, backend.stream>>>(a);
             detail::check_cuda<A>(cudaGetLastError(), "the launch that rounds dq of cuda.tensor.pairwise.backward");
         }
     }
 
     // Some lanes a row, each for eight of its elements.
-    static constexpr int row_lanes = D / 8, block_rows = 256 / row_lanes;
+    static constexpr int row_lanes = D == 64 ? 8 : D == 128 ? 16 : 32, block_rows = 256 / row_lanes;
     __device__ static void centres(arguments const& x) {
         int const heads = static_cast<int>(x.q.extent(1)), blocks = static_cast<int>((x.padded + block_rows - 1) / block_rows), which = static_cast<int>(blockIdx.x) / blocks;
         int const b = which / heads, h = which % heads, i = static_cast<int>(blockIdx.x) % blocks * block_rows + static_cast<int>(threadIdx.x) / row_lanes;
@@ -167,21 +171,20 @@ struct tensor_backward {
             x.rows[extent_t(which) * x.padded + i] = make_float2(saved, centre);
         }
     }
-    // A block a tile of queries.
+    // A block a piece of dq.
     __device__ static void round_dq(arguments const& x) {
-        extent_t const heads = x.q.extent(1), tiles = x.padded / queries, t = blockIdx.x % tiles, h = blockIdx.x / tiles % heads, b = blockIdx.x / tiles / heads;
-        int const half = static_cast<int>(threadIdx.x / 128), thread = static_cast<int>(threadIdx.x % 128);
-        float4 const* const from = reinterpret_cast<float4 const*>(x.sums + (extent_t(blockIdx.x) * 2 + half) * 4096) + thread;
+        int const heads = static_cast<int>(x.q.extent(1)), tiles = static_cast<int>(x.padded) / queries, piece = static_cast<int>(blockIdx.x) % pieces, t = static_cast<int>(blockIdx.x) / pieces % tiles;
+        int const h = static_cast<int>(blockIdx.x) / pieces / tiles % heads, b = static_cast<int>(blockIdx.x) / pieces / tiles / heads, thread = static_cast<int>(threadIdx.x);
+        float4 const* const from = reinterpret_cast<float4 const*>(x.sums + extent_t(blockIdx.x) * 4096) + thread;
         float sum[32];
 #pragma unroll
         for (int g = 0; g < 8; ++g) {
             float4 const part = from[g * 128];
             sum[4 * g] = part.x, sum[4 * g + 1] = part.y, sum[4 * g + 2] = part.z, sum[4 * g + 3] = part.w;
         }
-        int const first = static_cast<int>(t) * queries + (halves == 2 ? 64 * half : 0) + thread / 32 * 16 + thread % 32 / 4, column = halves == 2 ? 0 : 64 * half;
-        extent_t const width = x.q.extent(3) - column;
+        int const first = t * queries + (halves == 2 ? 64 * piece : 0) + thread / 32 * 16 + thread % 32 / 4, column = halves == 2 ? 0 : 64 * piece;
         E* const to[2] = {first < x.q.extent(2) ? x.dq.row(b, h, first) + column * x.dq.stride(3) : nullptr, first + 8 < x.q.extent(2) ? x.dq.row(b, h, first + 8) + column * x.dq.stride(3) : nullptr};
-        device::store_rows<64>(sum, {1.0f, 1.0f}, to, static_cast<int>(width), x.dq.stride(3), x.wide_dq);
+        device::store_rows<64>(sum, {1.0f, 1.0f}, to, static_cast<int>(x.q.extent(3)) - column, x.dq.stride(3), x.wide_dq);
     }
 
     __device__ static void block(arguments const& x) {
@@ -205,7 +208,15 @@ struct tensor_backward {
             if (threadIdx.x < 32) { produce(x, mem, which / kv_heads, which % kv_heads, first); }
         } else {
             device::take_registers<240>();
-            consume(x, mem, which / kv_heads, which % kv_heads, first, group);
+            if constexpr (apart) {
+                if (group == 0) {
+                    consume_for_keys(x, mem, which / kv_heads, which % kv_heads, first);
+                } else {
+                    consume_for_values(x, mem, which / kv_heads, which % kv_heads, first);
+                }
+            } else {
+                consume(x, mem, which / kv_heads, which % kv_heads, first, group);
+            }
         }
     }
 
@@ -269,21 +280,13 @@ private:
     // ---- consumers: a warpgroup for 64 keys
 
     __device__ static void consume(arguments const& x, memory& mem, extent_t batch, extent_t kv_head, int first, int group) {
-        int const lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x % 128) / 32, row = group * 64 + warp * 16 + lane / 4;
-        float dk[D / 2], dv[D / 2];
-#pragma unroll
-        for (int r = 0; r < D / 2; ++r) { dk[r] = dv[r] = 0; }
-        auto const matrix = [](std::uint16_t const* at, int panel_bytes) { return device::panel_matrix(device::shared_address(at), panel_bytes); };
+        int const lane = static_cast<int>(threadIdx.x % 32), row = group * 64 + static_cast<int>(threadIdx.x % 128) / 32 * 16 + lane / 4;
+        float dk[D / 2] = {}, dv[D / 2] = {};
         device::panel_matrix const k = matrix(mem.k + group * 64 * 64, 16), v = matrix(mem.v + group * 64 * 64, 16);
         // of dq a warpgroup makes half the features of all queries, or all features of half the queries
         device::panel_matrix const k_columns = matrix(mem.k + (halves == 2 ? 0 : group * keys * 64), keys * 128);
-        std::uint32_t const ds_address = device::shared_address(mem.ds) + static_cast<std::uint32_t>((group * 64 + warp * 16 + lane / 8 % 2 * 8 + lane % 8) * 128);
         float of_q[32] = {}; // dq of the tile before
         float* sums = x.sums;
-        auto const add_dq = [&](bool now) {
-#pragma unroll
-            for (int g = 0; g < 8; ++g) { device::add_to_memory(sums + g * 512, of_q[4 * g], of_q[4 * g + 1], of_q[4 * g + 2], of_q[4 * g + 3], now); }
-        };
         mem.kv_full.wait(0);
         std::uint32_t n = 0;
         for (;; ++n) {
@@ -296,9 +299,9 @@ private:
 #pragma unroll
             for (int h = 0; h < halves; ++h) { device::product_of_rows<E, 64, D>(p[h], k, keys, matrix(mem.q[s] + h * 64 * 64, 16)); }
             device::products_commit();
-            add_dq(n != 0); // while scores are made
+            add_piece(sums, of_q, n != 0); // while scores are made
             place const at = x.at(batch, mem.head[s]);
-            tile_of_pairs const tile{x, at, mem.rows[s], mem.factor[s], note / 4 * queries, first + row, (note & partial) != 0};
+            pairs const tile{x.m, at, mem.rows[s], mem.factor[s], note / 4 * queries, first + row, (note & partial) != 0};
             std::uint32_t weights[halves][16], slopes[halves][16];
 #pragma unroll
             for (int h = 0; h < halves; ++h) {
@@ -314,22 +317,15 @@ private:
                 std::uint32_t kept = 0xffffffffu;
                 float raw[linear ? 1 : 32];
                 tile.weigh(h * 64, p[h], raw, kept);
-#pragma unroll
-                for (int r = 0; r < 16; ++r) { weights[h][r] = device::pack_two<E>(p[h][2 * r], p[h][2 * r + 1]); }
+                round(p[h], weights[h]);
                 device::products_begin();
                 device::product_with_values<E, D, 64>(dv, weights[h], matrix(mem.dout[s] + h * 64 * 64, queries * 128), 1);
                 device::products_commit();
                 device::products_wait<1>();
                 device::hold(ds);
                 tile.slope(h * 64, p[h], raw, kept, ds);
-#pragma unroll
-                for (int r = 0; r < 16; ++r) { slopes[h][r] = device::pack_two<E>(ds[2 * r], ds[2 * r + 1]); }
-                std::uint32_t const to = ds_address + n % 2 * (keys * queries * 2) + static_cast<std::uint32_t>(h * keys * 128);
-#pragma unroll
-                for (int g = 0; g < 4; ++g) {
-                    std::uint32_t const part = static_cast<std::uint32_t>(2 * g + lane / 16) ^ static_cast<std::uint32_t>(lane % 8);
-                    device::store_matrices(to + part * 16, slopes[h][4 * g], slopes[h][4 * g + 1], slopes[h][4 * g + 2], slopes[h][4 * g + 3]);
-                }
+                round(ds, slopes[h]);
+                write_slopes(device::shared_address(mem.ds[n % 2]) + static_cast<std::uint32_t>(group * 64 * 128), h, slopes[h]);
                 device::products_begin();
                 device::product_with_values<E, D, 64>(dk, slopes[h], matrix(mem.q[s] + h * 64 * 64, queries * 128), 1);
                 device::products_commit();
@@ -340,7 +336,7 @@ private:
             device::products_begin();
             device::product_of_columns<E, 64, keys>(dq, matrix(mem.ds[n % 2] + (halves == 2 ? group * keys * 64 : 0), keys * 128), k_columns);
             device::products_commit();
-            sums = x.sums + (((batch * x.q.extent(1) + at.head) * (x.padded / queries) + note / 4) * 2 + group) * 4096 + threadIdx.x % 128 * 4;
+            sums = sums_of(x, batch, at.head, note, group);
             device::products_wait<0>();
             device::hold(dk);
             device::hold(dv);
@@ -349,84 +345,130 @@ private:
             for (int r = 0; r < 32; ++r) { of_q[r] = dq[r] * tile.factor.x; }
             if (lane == 0) { mem.free[s].arrive(); }
         }
-        add_dq(n != 0);
-        float const factor = static_cast<float>(detail::leading_factor(x.m.score, x.at(batch, kv_head * (x.q.extent(1) / x.k.extent(1)))));
-        auto const store = [&](tensor_view<E> const& view, float const(&sum)[D / 2], float by, bool wide) {
-            if (view.data_handle() == nullptr) { return; }
-            E* const to[2] = {first + row < view.extent(2) ? view.row(batch, kv_head, first + row) : nullptr, first + row + 8 < view.extent(2) ? view.row(batch, kv_head, first + row + 8) : nullptr};
-            device::store_rows<D>(sum, {by, by}, to, static_cast<int>(view.extent(3)), view.stride(3), wide);
-        };
-        store(x.dk, dk, factor, x.wide_dk);
-        store(x.dv, dv, 1.0f, x.wide_dv);
+        add_piece(sums, of_q, n != 0);
+        store(x.dk, batch, kv_head, first + row, dk, leading(x, batch, kv_head), x.wide_dk);
+        store(x.dv, batch, kv_head, first + row, dv, 1.0f, x.wide_dv);
     }
 
-    // A tile of queries as one thread sees it: element r of an accumulator of 64 keys x 64 queries is the pair (key + 8 (r / 2 % 2), from + 8 (r / 4) + 2 (lane % 4) + r % 2).
-    struct tile_of_pairs {
-        arguments const& x;
-        place const& at;
-        float2 const* rows; // of the tile's queries
-        float2 factor;
-        int query, key;     // the first; the first of this thread
-        bool cut;           // some pair may be masked, or does not exist
+    // ---- beyond 128 features: both warpgroups see all 64 keys
 
-        HEED_DEVICE static int query_of(int from, int r) { return from + r / 4 * 8 + 2 * static_cast<int>(threadIdx.x % 4) + r % 2; }
-        HEED_DEVICE int i(int from, int r) const { return min(query + query_of(from, r), static_cast<int>(at.queries) - 1); }
-        HEED_DEVICE int j(int r) const { return min(key + r / 2 % 2 * 8, static_cast<int>(at.keys) - 1); }
-        HEED_DEVICE bool is_pair(int from, int r) const { return query + query_of(from, r) < static_cast<int>(at.queries) && key + r / 2 % 2 * 8 < static_cast<int>(at.keys); }
-        // f(r, what is saved of the row, its centre)
-        template <class F>
-        HEED_DEVICE void each(int from, F const& f) const {
-#pragma unroll
-            for (int r = 0; r < 32; r += 4) {
-                float4 const two = *reinterpret_cast<float4 const*>(rows + query_of(from, r)); // both queries of four elements
-#pragma unroll
-                for (int u = 0; u < 4; ++u) { f(r + u, x.m.normalizer.template resume<float>(at, u % 2 == 0 ? two.x : two.z), u % 2 == 0 ? two.y : two.w); }
-            }
+    __device__ static void consume_for_keys(arguments const& x, memory& mem, extent_t batch, extent_t kv_head, int first) {
+        int const lane = static_cast<int>(threadIdx.x % 32), row = static_cast<int>(threadIdx.x % 128) / 32 * 16 + lane / 4;
+        float dk[D / 2] = {};
+        mem.kv_full.wait(0);
+        for (std::uint32_t n = 0;; ++n) {
+            int const s = static_cast<int>(n % stages);
+            mem.full[s].wait(n / stages % 2);
+            int const note = mem.note[s];
+            if (note == nothing) { break; }
+            float p[32], ds[32];
+            device::products_begin();
+            device::product_of_rows<E, 64, D>(p, matrix(mem.k, 16), keys, matrix(mem.q[s], 16));
+            device::products_commit();
+            device::product_of_rows<E, 64, D>(ds, matrix(mem.v, 16), keys, matrix(mem.dout[s], 16));
+            device::products_commit();
+            place const at = x.at(batch, mem.head[s]);
+            pairs const tile{x.m, at, mem.rows[s], mem.factor[s], note / 4 * queries, first + row, (note & partial) != 0};
+            device::products_wait<1>();
+            device::hold(p);
+            std::uint32_t kept = 0xffffffffu, slopes[16];
+            float raw[linear ? 1 : 32];
+            tile.weigh(0, p, raw, kept);
+            device::products_wait<0>();
+            device::hold(ds);
+            tile.slope(0, p, raw, kept, ds);
+            round(ds, slopes);
+            if (n >= 2) { device::barrier_sync(slopes_free + static_cast<int>(n % 2), 256); }
+            write_slopes(device::shared_address(mem.ds[n % 2]), 0, slopes);
+            device::fence_stores();
+            device::barrier_arrive(slopes_there + static_cast<int>(n % 2), 256);
+            device::products_begin();
+            device::product_with_values<E, D, 64>(dk, slopes, matrix(mem.q[s], queries * 128), 1);
+            device::products_commit();
+            device::products_wait<0>();
+            device::hold(dk);
+            if (lane == 0) { mem.free[s].arrive(); }
         }
-        HEED_DEVICE void clear_masked(std::uint32_t kept, float (&y)[32]) const {
-            if (cut || detail::masks_of<score_type>) {
+        store(x.dk, batch, kv_head, first + row, dk, leading(x, batch, kv_head), x.wide_dk);
+    }
+    __device__ static void consume_for_values(arguments const& x, memory& mem, extent_t batch, extent_t kv_head, int first) {
+        int const lane = static_cast<int>(threadIdx.x % 32), row = static_cast<int>(threadIdx.x % 128) / 32 * 16 + lane / 4;
+        float dv[D / 2] = {};
+        mem.kv_full.wait(0);
+        for (std::uint32_t n = 0;; ++n) {
+            int const s = static_cast<int>(n % stages);
+            mem.full[s].wait(n / stages % 2);
+            int const note = mem.note[s];
+            if (note == nothing) { break; }
+            float p[32];
+            device::products_begin();
+            device::product_of_rows<E, 64, D>(p, matrix(mem.k, 16), keys, matrix(mem.q[s], 16));
+            device::products_commit();
+            place const at = x.at(batch, mem.head[s]);
+            pairs const tile{x.m, at, mem.rows[s], mem.factor[s], note / 4 * queries, first + row, (note & partial) != 0};
+            float* const sums = sums_of(x, batch, at.head, note, 0);
+            device::products_wait<0>();
+            device::hold(p);
+            std::uint32_t kept = 0xffffffffu, weights[16];
+            float raw[linear ? 1 : 32];
+            tile.weigh(0, p, raw, kept);
+            round(p, weights);
+            device::products_begin();
+            device::product_with_values<E, D, 64>(dv, weights, matrix(mem.dout[s], queries * 128), 1);
+            device::products_commit();
+            device::barrier_sync(slopes_there + static_cast<int>(n % 2), 256);
 #pragma unroll
-                for (int r = 0; r < 32; ++r) { y[r] = (kept >> r & 1u) != 0 ? y[r] : 0.0f; }
+            for (int c = 0; c < panels; ++c) {
+                float dq[32], of_q[32];
+                device::products_begin();
+                device::product_of_columns<E, 64, keys>(dq, matrix(mem.ds[n % 2], keys * 128), matrix(mem.k + c * keys * 64, keys * 128));
+                device::products_commit();
+                device::products_wait<0>();
+                if (c == 0) { device::hold(dv); }
+                device::hold(dq);
+#pragma unroll
+                for (int r = 0; r < 32; ++r) { of_q[r] = dq[r] * tile.factor.x; }
+                add_piece(sums + c * 4096, of_q, true);
             }
+            device::barrier_arrive(slopes_free + static_cast<int>(n % 2), 256);
+            if (lane == 0) { mem.free[s].arrive(); }
         }
+        store(x.dv, batch, kv_head, first + row, dv, 1.0f, x.wide_dv);
+    }
 
-        // Scores to weights; raw scores where the chain bends them; which pairs are attended.
-        HEED_DEVICE void weigh(int from, float (&p)[32], float (&raw)[linear ? 1 : 32], std::uint32_t& kept) const {
-            if (cut) {
+    // ---- of both
+
+    static constexpr int slopes_there = 1, slopes_free = 3; // barriers, one for each buffer of ds
+
+    HEED_DEVICE static device::panel_matrix matrix(std::uint16_t const* at, int panel_bytes) { return device::panel_matrix(device::shared_address(at), panel_bytes); }
+    HEED_DEVICE static void round(float const (&y)[32], std::uint32_t (&to)[16]) {
 #pragma unroll
-                for (int r = 0; r < 32; ++r) {
-                    if (!(is_pair(from, r) && static_cast<bool>(x.m.pattern.keep(at, i(from, r), j(r))))) { kept &= ~(1u << r); }
-                }
-            }
-            each(from, [&](int r, row_type const& state, float) {
-                float s = p[r] * factor.y;
-                if constexpr (!linear) {
-                    raw[r] = s;
-                    s = detail::bent_score(x.m.score, at, i(from, r), j(r), s, static_cast<float>(normalizer_type::unit));
-                    if (detail::masks_of<score_type> && s == -math::inf<float>()) { kept &= ~(1u << r); }
-                }
-                p[r] = x.m.normalizer.weight(state, s);
-            });
-            clear_masked(kept, p);
+        for (int r = 0; r < 16; ++r) { to[r] = device::pack_two<E>(y[2 * r], y[2 * r + 1]); }
+    }
+    // 64 keys x 64 queries of this warpgroup, a row a key; `address` is that of its first key.
+    HEED_DEVICE static void write_slopes(std::uint32_t address, int panel, std::uint32_t const (&slopes)[16]) {
+        int const lane = static_cast<int>(threadIdx.x % 32), key = static_cast<int>(threadIdx.x % 128) / 32 * 16 + lane / 8 % 2 * 8 + lane % 8;
+#pragma unroll
+        for (int g = 0; g < 4; ++g) {
+            int const part = (2 * g + lane / 16) ^ lane % 8;
+            device::store_matrices(address + static_cast<std::uint32_t>((panel * keys + key) * 128 + part * 16), slopes[4 * g], slopes[4 * g + 1], slopes[4 * g + 2], slopes[4 * g + 3]);
         }
-        // dp to ds.
-        HEED_DEVICE void slope(int from, float const (&p)[32], float const (&raw)[linear ? 1 : 32], std::uint32_t kept, float (&ds)[32]) const {
-            each(from, [&](int r, row_type const& state, float centre) {
-                float const by_score = x.m.normalizer.derivative(state, 0.0f, p[r]) * (ds[r] - centre); // a mergeable normalizer's is the weight
-                if constexpr (linear) {
-                    ds[r] = by_score;
-                } else {
-                    detail::pair_tables<score_type> const tables(x.m.score, at, i(from, r), j(r));
-                    no_sink sink;
-                    ds[r] = detail::pull(x.m.score, raw[r], detail::device_pair<>{at, i(from, r), j(r), tables.of}, by_score, sink);
-                }
-            });
-            clear_masked(kept, ds);
-        }
-    };
-    struct no_sink {
-        static constexpr bool wanted = false;
-    };
+    }
+    HEED_DEVICE static float* sums_of(arguments const& x, extent_t batch, extent_t head, int note, int piece) {
+        return x.sums + (((batch * x.q.extent(1) + head) * (x.padded / queries) + note / 4) * pieces + piece) * 4096 + threadIdx.x % 128 * 4;
+    }
+    HEED_DEVICE static void add_piece(float* sums, float const (&of_q)[32], bool now) {
+#pragma unroll
+        for (int g = 0; g < 8; ++g) { device::add_to_memory(sums + g * 512, of_q[4 * g], of_q[4 * g + 1], of_q[4 * g + 2], of_q[4 * g + 3], now); }
+    }
+    HEED_DEVICE static float leading(arguments const& x, extent_t batch, extent_t kv_head) {
+        return static_cast<float>(detail::leading_factor(x.m.score, x.at(batch, kv_head * (x.q.extent(1) / x.k.extent(1)))));
+    }
+    HEED_DEVICE static void store(tensor_view<E> const& view, extent_t batch, extent_t kv_head, int row, float const (&sum)[D / 2], float by, bool wide) {
+        if (view.data_handle() == nullptr) { return; }
+        E* const to[2] = {row < view.extent(2) ? view.row(batch, kv_head, row) : nullptr, row + 8 < view.extent(2) ? view.row(batch, kv_head, row + 8) : nullptr};
+        device::store_rows<D>(sum, {by, by}, to, static_cast<int>(view.extent(3)), view.stride(3), wide);
+    }
 };
 
 } // namespace heed
