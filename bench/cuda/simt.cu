@@ -44,7 +44,6 @@ struct row {
     double steps;
     std::function<void()> run;
     std::vector<float> times{};
-    double bytes = 0; // of keys and values, where reading them is the work
 };
 
 template <class E, class M>
@@ -75,22 +74,6 @@ row backward_row(std::string const& what, M const& m, extent_t batch, extent_t h
     return {name, std::string(plan->engine()), share * 5.0 * static_cast<double>(batch * heads) * static_cast<double>(n * n) * static_cast<double>(d), [=] { plan->run(workspace); }};
 }
 
-template <class E>
-row decode_row(extent_t batch, extent_t heads, extent_t kv_heads, extent_t keys, extent_t d, cudaStream_t stream) {
-    auto const m = heed::softmax_attention(heed::causal_bottom_right{});
-    buffer<E> const q({batch, heads, 1, d}, 1), k({batch, kv_heads, keys, d}, 2), v({batch, kv_heads, keys, d}, 3), out({batch, heads, 1, d}, 4);
-    auto const lengths = std::make_shared<std::vector<extent_t>>(static_cast<std::size_t>(batch), keys);
-    heed::cache_view<E> const cache{heed::cache_kind::contiguous, k.view(), v.view(), std::span<extent_t>(*lengths), {}, {}, {}};
-    auto plan = heed::plan_decode<E>(m, q.s, cache, heed::cuda{stream});
-    std::byte* memory = nullptr;
-    must(cudaMalloc(reinterpret_cast<void**>(&memory), plan.workspace_bytes()));
-    std::span<std::byte> const workspace(memory, plan.workspace_bytes());
-    std::string const name = "decode B=" + std::to_string(batch) + " H=" + std::to_string(heads) + "/" + std::to_string(kv_heads) + " M=" + std::to_string(keys) + " d=" + std::to_string(d) +
-                             (sizeof(E) == 2 ? " bf16" : " f32");
-    return {name, std::string(plan.engine()), 2.0 * static_cast<double>(batch * heads) * static_cast<double>(keys) * static_cast<double>(d),
-            [=]() mutable { (void)lengths; plan.run(q.in(), cache, out.view(), workspace); }, {}, 2.0 * static_cast<double>(batch * kv_heads * keys * d) * sizeof(E)};
-}
-
 } // namespace
 
 int main(int argc, char** argv) {
@@ -112,9 +95,6 @@ int main(int argc, char** argv) {
     rows.push_back(forward_row<float>("causal softmax f32", heed::softmax_attention(heed::causal_bottom_right{}), 4, 8, 2048, 128, 0.5, stream));
     rows.push_back(backward_row<float>("backward softmax f32", heed::softmax_attention(), 4, 8, 2048, 64, 1, stream));
     rows.push_back(backward_row<float>("backward causal f32", heed::softmax_attention(heed::causal_bottom_right{}), 4, 8, 2048, 128, 0.5, stream));
-    rows.push_back(decode_row<heed::bf16>(1, 32, 8, 65536, 128, stream));
-    rows.push_back(decode_row<heed::bf16>(16, 32, 8, 8192, 128, stream));
-    rows.push_back(decode_row<float>(16, 32, 8, 8192, 128, stream));
     cudaEvent_t begin = nullptr, end = nullptr;
     must(cudaEventCreate(&begin));
     must(cudaEventCreate(&end));
@@ -129,11 +109,11 @@ int main(int argc, char** argv) {
             if (i >= 0) { r.times.push_back(ms); }
         }
     }
-    std::printf("%s, %d repetitions, interleaved, medians\n\n| row | engine | ms | T steps/s | GB/s of keys and values | spread |\n|---|---|---|---|---|---|\n", device.name, repetitions);
+    std::printf("%s, %d repetitions, interleaved, medians\n\n| row | engine | ms | T steps/s | spread |\n|---|---|---|---|---|\n", device.name, repetitions);
     for (row& r : rows) {
         std::sort(r.times.begin(), r.times.end());
         double const ms = static_cast<double>(r.times[r.times.size() / 2]);
-        std::printf("| %s | %s | %.4f | %.2f | %.0f | %.1f %% |\n", r.name.c_str(), r.engine.c_str(), ms, r.steps / ms * 1e-9, r.bytes / ms * 1e-6, 100 * static_cast<double>(r.times[r.times.size() * 3 / 4] - r.times[r.times.size() / 4]) / ms);
+        std::printf("| %s | %s | %.4f | %.2f | %.1f %% |\n", r.name.c_str(), r.engine.c_str(), ms, r.steps / ms * 1e-9, 100 * static_cast<double>(r.times[r.times.size() * 3 / 4] - r.times[r.times.size() / 4]) / ms);
     }
     return 0;
 }

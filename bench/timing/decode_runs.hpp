@@ -127,7 +127,7 @@ public:
         out_.assign(static_cast<std::size_t>(p_.batch * p_.heads * p_.queries * p_.dim_v), std::numeric_limits<float>::quiet_NaN());
         plan_.emplace_back(mech(), q().shape(), copies_.front().cache, decode_backend(p_));
         workspace_.resize(plan_.front().workspace_bytes());
-        return std::string(plan_type::engine()) + " on " + arch_name<native_arch>() + ", tiles of " + std::to_string(plan_.front().tile_keys()) + " keys; " +
+        return std::string(plan_.front().engine()) + " on " + arch_name<native_arch>() + ", tiles of " + std::to_string(plan_.front().tile_keys()) + " keys; " +
                std::to_string(count) + " caches in turn";
     }
     void run() override {

@@ -7,6 +7,7 @@
 #include <heed/mechanism/tropical.hpp>
 #include <heed/policy/normalize/pointwise.hpp>
 #include <heed/policy/normalize/sink.hpp>
+#include <heed/policy/pattern/tree.hpp>
 #include <heed/view/cache_view.hpp>
 
 #include <cuda_runtime_api.h>
@@ -25,7 +26,7 @@ template <class M, class E>
 std::string backward_on_gpu(M const& m, heed::tensor_view<E const> q, heed::tensor_view<E const> k, heed::tensor_view<E const> v, heed::tensor_view<E const> out, heed::tensor_view<float> lse,
                             heed::tensor_view<E const> dout, heed::tensor_view<float const> dlse, heed::tensor_view<E> dq, heed::tensor_view<E> dk, heed::tensor_view<E> dv, cudaStream_t stream);
 
-// Runs decode on the stream against a cache of the device's memory; the same of its plan's engine.
+// Runs decode on the stream against a cache of the device's memory, twice in a workspace that the plan owns; the same of its plan's engine.
 template <class M, class E>
 std::string decode_on_gpu(M const& m, heed::tensor_view<E const> q, heed::cache_view<E> const& cache, heed::tensor_view<E> out, heed::tensor_view<float> lse, cudaStream_t stream);
 
@@ -43,6 +44,8 @@ using sparse = heed::attention<dot_scaled, heed::window, heed::sparsemax>;
 using neural = heed::attention<heed::additive<heed::tanh_activation, float>, heed::key_lengths>;
 using sunk = heed::attention<dot_scaled, heed::window, heed::softmax_sink<float>>;
 using tropical_step = heed::attention<heed::hilbert, heed::causal_bottom_right, heed::tropical_exit<heed::exp_minus_one>, heed::max_plus>;
+// a softcap and slopes over drafted tokens
+using drafted = heed::attention<heed::then<heed::then<dot_scaled, heed::softcap<float>>, heed::alibi<float>>, heed::tree>;
 using counted = heed::attention<heed::then<heed::squared_distance, heed::scale<float>>, heed::documents, heed::pointwise<heed::exponential_weight<float>, heed::by_visible>>;
 
 } // namespace on_gpu

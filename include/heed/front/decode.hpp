@@ -26,6 +26,7 @@ class decode_plan {
     typename engine_type::sizes sizes_;
     extent_t reach_;
     B backend_;
+    std::byte const* owned_ = nullptr;
 
 public:
     decode_plan(M const& mechanism, shape q, cache_view<K, V> const& c, B const& backend) : mechanism_(mechanism), q_(q), sizes_(q, c), reach_(c.reach()), backend_(backend) {
@@ -35,7 +36,14 @@ public:
         check_shape(c);
     }
 
-    static constexpr std::string_view engine() { return engine_type::name; }
+    // Of the cache that the plan was made for; where engines differ by strides and alignment, engine(cache) says which runs another.
+    std::string_view engine() const {
+        if constexpr (on_cpu) { return engine_type::name; } else { return sizes_.name; }
+    }
+    template <detail::Cache C>
+    std::string_view engine(C const& c) const {
+        if constexpr (on_cpu) { return engine_type::name; } else { return typename engine_type::sizes(q_, c.view()).name; }
+    }
     extent_t tile_keys() const { return sizes_.tile; }
     extent_t chunks() const { return sizes_.chunks; } // of a KV head, at most
     int slots() const {
@@ -48,6 +56,15 @@ public:
         }
     }
     std::size_t workspace_bytes() const { return line_bytes - 1 + engine_type::bytes(sizes_, slots()); }
+
+    // On a device: makes a workspace ready, once; calls that get it again need not. Until the plan is gone nobody else may write there.
+    void own(std::span<std::byte> workspace)
+        requires(!on_cpu)
+    {
+        check_workspace(workspace.size());
+        engine_type::prepare(backend_, sizes_, workspace.data());
+        owned_ = workspace.data();
+    }
 
     // One step, in the caller's memory (at least workspace_bytes(), any alignment). The cache may have grown; its shape may not.
     template <class Queries, class C, class O, class Save = detail::no_save>
@@ -62,7 +79,7 @@ public:
         if constexpr (on_cpu) {
             engine_type::run(mechanism_, x, backend_.executor, sizes_, slots(), workspace.data());
         } else {
-            engine_type::run(mechanism_, x, backend_, sizes_, workspace.data());
+            engine_type::run(mechanism_, x, backend_, sizes_, workspace.data(), workspace.data() == owned_);
         }
     }
 
@@ -110,9 +127,10 @@ private:
             for (int o = 3; o < count; ++o) { door::check_apart(args[o], argument::of(name, view)); }
         });
         if (x.cache.kind == cache_kind::ring) { check_ring(x); }
-        if (workspace < workspace_bytes()) {
-            door::refuse(sentence<A>("heed: the workspace has ", workspace, " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()"));
-        }
+        check_workspace(workspace);
+    }
+    void check_workspace(std::size_t bytes) const {
+        if (bytes < workspace_bytes()) { door::refuse(sentence<A>("heed: the workspace has ", bytes, " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()")); }
     }
     // What a mechanism looks at must still be there.
     void check_ring(problem const& x) const {

@@ -14,8 +14,11 @@
 #include <heed/engine/cuda/pairwise_decode.cuh>
 #include <heed/engine/cuda/pairwise_forward.cuh>
 #include <heed/engine/cuda/tensor_backward.cuh>
+#include <heed/engine/cuda/tensor_decode.cuh>
 #include <heed/engine/cuda/tensor_forward.cuh>
 #include <heed/engine/engine_for.hpp>
+
+#include <tuple>
 
 namespace heed {
 
@@ -69,11 +72,96 @@ struct backward_engine_for<M, T, cuda<A>> {
     using type = typename cuda_backward_engines<M, T, A>::type;
 };
 
-// New queries against a cache.
+// New queries against a cache: the first that serves runs, of its own sizes; simt_decode serves everything.
+//   struct sizes                                                     sizes(shape of q, cache, device): rows, tile, chunks, kv_heads, dv ...
+//   static bool serves(sizes const&, cache_view const&, cuda_device const&);
+//   static std::size_t bytes(sizes const&);
+//   static void run(M const&, decode_problem const&, cuda<A> const&, sizes const&, std::byte* workspace);
+// or, of an engine that needs numbers that are 0 before every launch, and leaves them 0,
+//   static extent_t counters(sizes const&);
+//   static void run(M const&, decode_problem const&, cuda<A> const&, sizes const&, int* counters, std::byte* workspace);
+template <class A, class... Engines>
+struct decode_engine_list {
+    template <class Engine>
+    static constexpr bool counts = requires(typename Engine::sizes const& by) { Engine::counters(by); };
+
+    struct sizes {
+        cuda_device device;
+        std::tuple<typename Engines::sizes...> of;
+        std::string_view name; // of the engine for the cache that the sizes were made of
+        extent_t rows, tile, chunks, kv_heads, dv;
+
+        template <class Cache>
+        sizes(shape q, Cache const& c) : device(cuda_device::current<A>()), of(typename Engines::sizes(q, c, device)...) {
+            with(*this, c, [&](auto engine, auto const& by) {
+                name = decltype(engine)::type::name;
+                rows = by.rows;
+                tile = by.tile;
+                chunks = by.chunks;
+                kv_heads = by.kv_heads;
+                dv = by.dv;
+            });
+        }
+    };
+    // f(engine, its sizes) of the first that serves.
+    template <class Cache, class F>
+    static void with(sizes const& all, Cache const& c, F&& f) {
+        bool done = false;
+        ((done = done || (Engines::serves(std::get<typename Engines::sizes>(all.of), c, all.device) ? (f(std::type_identity<Engines>{}, std::get<typename Engines::sizes>(all.of)), true) : false)), ...);
+    }
+    static std::size_t bytes(sizes const& all, int) {
+        std::size_t most = 0;
+        each(all, [&](auto engine, auto const& by) { most = decltype(engine)::type::bytes(by) > most ? decltype(engine)::type::bytes(by) : most; });
+        return counter_bytes(all) + most;
+    }
+    // Makes a workspace ready for run(..., true), which leaves it so.
+    static void prepare(cuda<A> const& backend, sizes const& all, std::byte* workspace) {
+        detail::check_cuda<A>(cudaMemsetAsync(aligned(workspace), 0, counter_bytes(all), backend.stream), "cudaMemsetAsync of the counters of decode");
+    }
+    template <class M, class Problem>
+    static void run(M const& m, Problem const& x, cuda<A> const& backend, sizes const& all, std::byte* workspace, bool ready) {
+        std::byte* const counters = aligned(workspace);
+        with(all, x.cache, [&](auto engine, auto const& by) {
+            using type = typename decltype(engine)::type;
+            if constexpr (counts<type>) {
+                if (!ready) { prepare(backend, all, workspace); }
+                type::run(m, x, backend, by, reinterpret_cast<int*>(counters), counters + counter_bytes(all));
+            } else {
+                type::run(m, x, backend, by, counters + counter_bytes(all));
+            }
+        });
+    }
+
+private:
+    template <class F>
+    static void each(sizes const& all, F&& f) {
+        (f(std::type_identity<Engines>{}, std::get<typename Engines::sizes>(all.of)), ...);
+    }
+    static std::size_t counter_bytes(sizes const& all) {
+        arena count(nullptr);
+        extent_t most = 0;
+        each(all, [&](auto engine, auto const& by) {
+            if constexpr (counts<typename decltype(engine)::type>) { most = decltype(engine)::type::counters(by) > most ? decltype(engine)::type::counters(by) : most; }
+        });
+        count.take<int>(most);
+        return count.bytes();
+    }
+};
+
+template <Pairwise M, class E, class A>
+struct cuda_decode_engines {
+    using type = decode_engine_list<A, simt_decode<M, E, A>>;
+};
+template <Pairwise M, class E, class A>
+    requires TensorCoreForward<M> && is_half<E>
+struct cuda_decode_engines<M, E, A> {
+    using type = decode_engine_list<A, tensor_decode<M, E, A, 64>, tensor_decode<M, E, A, 128>, tensor_decode<M, E, A, 256>, simt_decode<M, E, A>>;
+};
+
 template <Pairwise M, class Q, class K, class V, class A>
 struct decode_engine_for<M, Q, K, V, cuda<A>> {
     static_assert(std::is_same_v<Q, K> && std::is_same_v<K, V>, "heed: on the GPU queries and caches have the same element type");
-    using type = simt_decode<M, Q, A>;
+    using type = typename cuda_decode_engines<M, Q, A>::type;
 };
 
 } // namespace heed

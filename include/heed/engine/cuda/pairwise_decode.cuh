@@ -62,7 +62,7 @@ struct simt_decode {
         extent_t batch, heads, queries, width, kv_heads, dv, tile = simt_decode::keys;
         extent_t rows, blocks_of_rows, parts, chunks, keys_of_chunk;
 
-        sizes(shape q, cache_view<E, E> const& c) : batch(q.batch), heads(q.head), queries(q.seq), width(q.feature), kv_heads(c.heads()), dv(c.v.extent(3)), rows(simt_decode::rows) {
+        sizes(shape q, cache_view<E, E> const& c, cuda_device const&) : batch(q.batch), heads(q.head), queries(q.seq), width(q.feature), kv_heads(c.heads()), dv(c.v.extent(3)), rows(simt_decode::rows) {
             extent_t const of_head = kv_heads > 0 ? heads / kv_heads * queries : 0;
             blocks_of_rows = (of_head + simt_decode::rows - 1) / simt_decode::rows;
             parts = dv > slice_width ? (dv + slice_width - 1) / slice_width : 1;
@@ -100,7 +100,8 @@ struct simt_decode {
         }
     };
 
-    static std::size_t bytes(sizes const& by, int) {
+    static bool serves(sizes const&, cache_view<E, E> const&, cuda_device const&) { return true; }
+    static std::size_t bytes(sizes const& by) {
         arena count(nullptr);
         placed(count, by);
         return count.bytes();

@@ -5,7 +5,7 @@
 // (part c of row r lies at part c ^ (r % 8)). That is the order in which the tensor cores read without conflicts. Panels start at multiples of 1024 bytes.
 #pragma once
 
-#include <heed/config.hpp>
+#include <heed/kernel/cuda/warp.cuh>
 
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -15,8 +15,6 @@
 namespace heed::device {
 
 inline constexpr int panel_columns = 64;
-
-HEED_DEVICE std::uint32_t shared_address(void const* p) { return static_cast<std::uint32_t>(__cvta_generic_to_shared(p)); }
 
 // A barrier in shared memory. Its phase ends when the expected arrivals and bytes have come; waiting names the parity of the phase.
 struct block_barrier {

@@ -8,6 +8,8 @@
 
 namespace heed::device {
 
+HEED_DEVICE std::uint32_t shared_address(void const* p) { return static_cast<std::uint32_t>(__cvta_generic_to_shared(p)); }
+
 // Registers move between the roles of a block: every warp of a warpgroup calls it, once, in the branch that is its role.
 template <int N>
 HEED_DEVICE void give_registers() {
@@ -21,6 +23,13 @@ HEED_DEVICE void take_registers() {
 // Barrier `id` of the block opens when `threads` have come; arriving does not wait.
 HEED_DEVICE void barrier_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 HEED_DEVICE void barrier_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
+// Adds to a number of global memory and returns what it was. What the block did before a barrier before it is seen by whoever reads the number so afterwards.
+HEED_DEVICE int add_acquire_release(int* p, int x) {
+    int before;
+    asm volatile("atom.acq_rel.gpu.global.add.s32 %0, [%1], %2;" : "=r"(before) : "l"(p), "r"(x) : "memory");
+    return before;
+}
 
 // Over the four lanes that share a row of an accumulator.
 HEED_DEVICE float quad_max(float x) {
