@@ -57,6 +57,52 @@ inline constexpr bool is_degree_normalised = false;
 template <class M>
 inline constexpr bool is_degree_normalised<degree_normalised<M>> = true;
 
+// Stages that say the same for every head: one call may hold several. Others are called head by head.
+template <class S>
+inline constexpr bool heads_alike = false;
+template <class Term, class T>
+inline constexpr bool heads_alike<edge_score<Term, T>> = true;
+template <class F>
+inline constexpr bool heads_alike<activation<F>> = true;
+template <class T>
+inline constexpr bool heads_alike<clamp<T>> = true;
+template <class T>
+inline constexpr bool heads_alike<scale<T>> = true;
+template <>
+inline constexpr bool heads_alike<inv_sqrt_width> = true;
+template <class A, class B>
+inline constexpr bool heads_alike<then<A, B>> = heads_alike<A> && heads_alike<B>;
+
+// The factors that a chain begins with, as one number, and the stages behind them.
+template <class S>
+inline constexpr bool all_factors = false;
+template <class Term, class T>
+inline constexpr bool all_factors<edge_score<Term, T>> = true;
+template <class A, class B>
+inline constexpr bool all_factors<then<A, B>> = all_factors<A> && Factor<B>;
+template <class S>
+HEED_HD double first_factors(S const&, place const&) {
+    return 1.0;
+}
+template <class A, class B>
+HEED_HD double first_factors(then<A, B> const& s, place const& at) {
+    double const factors = first_factors(s.first, at);
+    if constexpr (all_factors<then<A, B>>) { return factors * static_cast<double>(s.second.factor(at)); }
+    return factors;
+}
+template <class S, class V, class Pair>
+HEED_HD V behind_factors(S const&, V raw, Pair const&) {
+    return raw;
+}
+template <class A, class B, class V, class Pair>
+HEED_HD V behind_factors(then<A, B> const& s, V raw, Pair const& p) {
+    if constexpr (all_factors<then<A, B>>) {
+        return raw;
+    } else {
+        return s.second(behind_factors(s.first, raw, p), p);
+    }
+}
+
 template <class X>
 inline constexpr bool adds_edges = false;
 template <class T>

@@ -92,4 +92,33 @@ HEED_INLINE vec<T, A> reduce_lanes(vec<T, A> const (&x)[vec<T, A>::lanes], F con
     }
 }
 
+// Lane l of the result: lane l ^ step of x, step below the lanes. In registers: a vector stored and read shifted would wait until the store has left the core,
+// behind every load before it.
+template <class T, class A>
+HEED_INLINE vec<T, A> exchange_lanes(vec<T, A> x, int step) {
+    using V = vec<T, A>;
+    using native [[maybe_unused]] = typename V::native;
+#if defined(__AVX512F__)
+    if constexpr (A::has(isa::avx512f) && sizeof(T) == 4) {
+        return V(native(_mm512_maskz_permutexvar_ps(0xffff, _mm512_xor_si512(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi32(step)), x.v)));
+    } else if constexpr (A::has(isa::avx512f)) {
+        return V(native(_mm512_maskz_permutexvar_pd(0xff, _mm512_xor_si512(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(step)), x.v)));
+    } else
+#endif
+#if defined(__AVX2__)
+    if constexpr (A::has(isa::avx2) && sizeof(T) == 4) {
+        return V(native(_mm256_permutevar8x32_ps(x.v, _mm256_xor_si256(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(step)))));
+    } else if constexpr (A::has(isa::avx2)) {
+        __m256i const halves = _mm256_xor_si256(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(2 * step));
+        return V(native(_mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(x.v), halves))));
+    } else
+#endif
+    {
+        T lane[V::lanes], turned[V::lanes];
+        x.store(lane);
+        for (int l = 0; l < V::lanes; ++l) { turned[l] = lane[l ^ step]; }
+        return V::load(turned);
+    }
+}
+
 } // namespace heed

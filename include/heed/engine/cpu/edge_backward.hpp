@@ -21,6 +21,8 @@ struct edge_backward {
     using ahead = edge_forward<M, T, A>;
     using V = typename ahead::V;
     using rows = typename ahead::rows;
+    using head_rows = typename ahead::head_rows;
+    using piece = typename head_sums<T, A>::piece;
     using normalizer_type = typename ahead::normalizer_type;
     using row_type = typename ahead::row_type;
     using term_type = typename ahead::term_type;
@@ -34,8 +36,9 @@ struct edge_backward {
 
     struct slot {
         typename ahead::slot forward;
-        T *dq, *dout, *centre, *p, *ds, *dl, *of_edge;
+        T *dq, *dout, *centre, *p, *ds, *dl, *of_edge, *records;
         T const** values;
+        piece *for_q, *for_k, *for_v; // how sums of all heads are cut: of dq, dk, dv
         slot(arena& m, shape q, shape v) : forward(m, q.head, q.feature, v.feature) {
             extent_t const wide = q.feature > v.feature ? q.feature : v.feature;
             dq = m.template take<T>(q.head * (wide + lanes));
@@ -46,6 +49,21 @@ struct edge_backward {
             ds = m.template take<T>(chunk);
             dl = m.template take<T>(chunk);
             values = m.template take<T const*>(chunk);
+            records = m.template take<T>(chunk * q.head * numbers);
+            for_q = m.template take<piece>(head_sums<T, A>::count(q.head, q.feature));
+            for_k = m.template take<piece>(head_sums<T, A>::count(q.head, q.feature));
+            for_v = m.template take<piece>(head_sums<T, A>::count(q.head, v.feature));
+        }
+        // group: query heads of a key head, which add to one sum in dk and dv
+        void cut(extent_t heads, extent_t group, extent_t d, extent_t dv) {
+            cut_one(for_q, heads, 1, d);
+            cut_one(for_k, heads, group, d);
+            cut_one(for_v, heads, group, dv);
+        }
+        static void cut_one(piece* to, extent_t heads, extent_t group, extent_t width) {
+            for (extent_t h = 0; h < heads; ++h) {
+                for (extent_t e = 0; e < width; e += lanes) { *to++ = {h, e, h * numbers, 0, h / group * (lanes + width) + e}; }
+            }
         }
     };
     struct layout {
@@ -81,12 +99,14 @@ struct edge_backward {
                 arena own(all.slots + static_cast<std::size_t>(s) * all.slot_bytes);
                 slot mine(own, x.q.shape(), x.v.shape());
                 ahead::load_vectors(m, x.q.shape(), mine.forward.a);
+                mine.cut(H, ahead::group(H, x.k.extent(1)), d, x.v.extent(3));
                 for (extent_t i = block * step; i < targets && i < (block + 1) * step; ++i) { target(m, x, mine, all.edge, wants_vector ? all.vector + block * H * d : nullptr, b, i); }
             });
             detail::for_each_item<A>(executor, most(concurrency, source_blocks), source_blocks, [&](extent_t block, int s) noexcept {
                 arena own(all.slots + static_cast<std::size_t>(s) * all.slot_bytes);
                 slot mine(own, x.q.shape(), x.v.shape());
                 ahead::load_vectors(m, x.q.shape(), mine.forward.a);
+                mine.cut(H, ahead::group(H, x.k.extent(1)), d, x.v.extent(3));
                 for (extent_t j = block * source_step; j < sources && j < (block + 1) * source_step; ++j) { source(m, x, mine, all.edge, b, j); }
             });
         }
@@ -133,10 +153,6 @@ private:
                 }
                 ahead::raw_scores(m, x.k, f, h, kv, f.q + h * d, n, f.s, keys);
                 slopes_of_scores(m, x, mem, b, h, kv, i, n, values);
-                if constexpr (is_product) {
-                    T const one(1);
-                    ahead::sums::run(f.k, n, {}, 0, mem.ds, chunk, 1, mem.dq + h * pitch, &one, d);
-                }
                 for (extent_t y = 0; y < n; ++y) {
                     T* const kept_of_edge = edge + ((begin + y) * H + h) * numbers;
                     kept_of_edge[0] = mem.p[y];
@@ -144,6 +160,10 @@ private:
                     if constexpr (with_last) { kept_of_edge[2] = mem.dl[y]; }
                     back_to_target(m, x, mem, vector == nullptr ? nullptr : vector + h * d, b, h, d, m.edges.number(begin + y), y, mem.dq + h * pitch);
                 }
+            }
+            if constexpr (is_product) {
+                head_rows const k = head_rows::of(x.k, f.k_base, n, f.copy);
+                head_sums<T, A>::run(k.base, n, edge + begin * H * numbers + 1, H * numbers, mem.for_q, head_sums<T, A>::count(H, d), k.step, group, k.base, mem.dq, nullptr, d);
             }
         }
         for (extent_t h = 0; h < H && x.dq.data_handle() != nullptr; ++h) {
@@ -265,36 +285,36 @@ private:
             rows::bases(x.q, b, target_at, n, f.k_base);
             rows::bases(x.dout, b, target_at, n, f.v_base);
             rows::bases(x.q, b, target_ahead, next, f.k_next);
-            rows::bases(x.dout, b, target_ahead, next, f.v_next);
             if constexpr (with_edges) {
                 rows::bases(head.edges, b, [&](extent_t y) { return m.edges.number(m.edges.out_slot(begin + y)); }, n, f.e_base);
             }
             for (extent_t y = 0; y < next; ++y) { HEED_PREFETCH(edge + m.edges.out_slot(begin + n + y) * H * numbers); }
-            for (extent_t h = 0; h < H; ++h) {
+            for (extent_t y = 0; y < n; ++y) {
+                T const* const of_edge = edge + m.edges.out_slot(begin + y) * H * numbers;
+                for (extent_t c = 0; c < H * numbers; ++c) { mem.records[y * H * numbers + c] = of_edge[c]; }
+            }
+            // rows in the order of reading: queries, gradients of the outputs, the next queries
+            extent_t const reach = ahead::reach;
+            for (extent_t y = 0; y < n; ++y) { f.to_read[y] = f.k_base[y], f.to_read[n + y] = f.v_base[y]; }
+            for (extent_t y = 0; y < reach; ++y) { f.to_read[2 * n + y] = y < next ? f.k_next[y] : f.v_base[n - 1]; }
+            if (wants_k && is_product) {
+                head_rows const q = head_rows::of(x.q, f.k_base, n, f.copy);
+                head_sums<T, A>::run(q.base, n, mem.records + 1, H * numbers, mem.for_k, head_sums<T, A>::count(H, d), q.step, 1, f.to_read + reach, dk, nullptr, d);
+            }
+            for (extent_t h = 0; wants_k && !is_product && h < H; ++h) {
                 extent_t const kv = h / group;
+                rows::point(x.q, h, f.k_base, n, f.copy, f.k);
+                if constexpr (with_edges) { rows::point(head.edges, h, f.e_base, n, f.edge_copy, f.e); }
+                rows::expect(x.q, h, f.k_next, next);
                 for (extent_t y = 0; y < n; ++y) {
-                    T const* const of_edge = edge + (m.edges.out_slot(begin + y) * H + h) * numbers;
-                    mem.p[y] = of_edge[0];
-                    mem.ds[y] = of_edge[1];
-                    if constexpr (with_last) { dk[kv * pitch + d - 1] += of_edge[2]; }
+                    T const* const record = mem.records + (y * H + h) * numbers;
+                    if constexpr (with_last) { dk[kv * pitch + d - 1] += record[2]; }
+                    rows::template add_slopes<1>(head.term, record[1], f.k[y], f.q + kv * d, with_edges ? f.e[y] : nullptr, f.a + h * d, width, dk + kv * pitch);
                 }
-                T const one(1);
-                if (wants_k) {
-                    rows::point(x.q, h, f.k_base, n, f.copy, f.k);
-                    if constexpr (is_product) {
-                        ahead::sums::run(f.k, n, rows::lines_to_come(x.q, h, f.k_next, next, n, f.asked), next, mem.ds, chunk, 1, dk + kv * pitch, &one, d);
-                    } else {
-                        if constexpr (with_edges) { rows::point(head.edges, h, f.e_base, n, f.edge_copy, f.e); }
-                        rows::expect(x.q, h, f.k_next, next);
-                        for (extent_t y = 0; y < n; ++y) {
-                            rows::template add_slopes<1>(head.term, mem.ds[y], f.k[y], f.q + kv * d, with_edges ? f.e[y] : nullptr, f.a + h * d, width, dk + kv * pitch);
-                        }
-                    }
-                }
-                if (wants_v) {
-                    rows::point(x.dout, h, f.v_base, n, f.copy, f.k);
-                    ahead::sums::run(f.k, n, rows::lines_to_come(x.dout, h, f.v_next, next, n, f.asked), next, mem.p, chunk, 1, dvalue + kv * o_pitch, &one, dv);
-                }
+            }
+            if (wants_v) {
+                head_rows const g = head_rows::of(x.dout, f.v_base, n, f.value_copy);
+                head_sums<T, A>::run(g.base, n, mem.records, H * numbers, mem.for_v, head_sums<T, A>::count(H, dv), g.step, 1, f.to_read + n + reach, dvalue, nullptr, dv);
             }
         }
         for (extent_t h = 0; h < Hk; ++h) {

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Forward of attention along edges on the CPU. One item is a block of targets of one batch entry; a target's edges are taken a chunk at a time:
 //
-//   scores   s[h][x] = sum of terms of (q_i, k_j, e), all heads of an edge's key row while it is near; then the chain's stages: lanes along edges
-//   weigh    weights and their sums: lanes along edges; peaks, states of rows and factors: lanes along heads
-//   gather   o[h] = o[h] factor + sum over edges p[h][x] v_j, vectors along features
+//   scores   s[x][h] = sum of terms of (q_i, k_j, e): a key row with all its heads, then the next; then the chain's stages
+//   weigh    weights, their sums, peaks and states of rows
+//   gather   o[h] = o[h] factor + sum over edges p[x][h] v_j, a value row with all its heads, then the next, sums in registers
 //
-// Key and value rows of coming edges are asked for as the lists name them, so the memory works while the arithmetic does. A slot holds
-// (d + dv) x heads + a chunk of rows; cost O(edges x heads x (d + dv)), whatever the degrees.
+// Lanes are (edge, head), as many edges to a register as fit beside each other: a row of twenty edges with eight heads leaves none idle. While keys are read
+// the chunk's values are asked for, and the coming keys while values are read, row by row as they lie. A slot holds (d + dv) x heads + a chunk of rows of
+// all heads; cost O(edges x heads x (d + dv)), whatever the degrees.
 #pragma once
 
 #include <heed/engine/cpu/edge_rows.hpp>
+#include <heed/engine/cpu/head_sums.hpp>
 #include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/cpu/saved_rows.hpp>
 #include <heed/engine/workspace.hpp>
-#include <heed/kernel/lane_reduce.hpp>
 #include <heed/kernel/value_sums.hpp>
 
 #include <cstring>
@@ -31,35 +32,65 @@ struct edge_forward {
     using head_type = std::remove_cvref_t<decltype(detail::head_of(std::declval<decltype(M::score) const&>()))>;
     using term_type = typename head_type::term_type;
     using sums = value_sums<plus_times, T, T, A>;
+    using sums_of_heads = head_sums<T, A>;
     static constexpr int lanes = V::lanes;
     static constexpr extent_t chunk = rows::chunk;
+    static constexpr extent_t reach = 8; // rows: so much later a row is read that is asked for; of 32, those that come first push out what is read now
     static constexpr extent_t most_blocks = 256; // fixed by the graph, whatever the threads
     static constexpr int kept = detail::kept_of<normalizer_type>();
     static constexpr bool with_edges = detail::reads_edges<term_type>, with_last = detail::has_last<term_type>, adds = detail::adds_edges<decltype(M::value)>;
 
-    // Registers whose lanes are heads: in forward a row's state is that of all its heads.
-    static constexpr extent_t groups(extent_t heads) { return (heads + lanes - 1) / lanes; }
+    // Heads to a register, a power of two, each beside itself for the next edge; heads beyond a register's go to further ones. What pads them repeats the last.
+    struct layout {
+        extent_t heads, beside = 1, log = 0;
+        explicit layout(extent_t h) : heads(h) {
+            while (beside < h && beside < lanes) { beside *= 2, ++log; }
+        }
+        extent_t groups() const { return (heads + beside - 1) >> log; }
+        extent_t edges() const { return extent_t(lanes) >> log; } // of a register
+        extent_t head(extent_t g, extent_t lane) const {
+            extent_t const h = (g << log) + (lane & (beside - 1));
+            return h < heads ? h : heads - 1;
+        }
+        extent_t size() const { return groups() * beside * chunk; } // of a chunk's scores
+        // where the score of a chunk's edge 0 stands (the next edge's is `beside` further), and the lane of a head
+        extent_t place_of(extent_t h) const { return (h >> log << log) * chunk + (h & (beside - 1)); }
+        extent_t lane_of(extent_t h) const { return (h >> log) * lanes + (h & (beside - 1)); }
+    };
     struct slot {
-        T *s, *q, *a, *o, *copy, *edge_copy;
-        T *of_heads, *factor; // of every head a register; a number of every head
+        T *s, *q, *a, *o, *copy, *edge_copy, *value_copy;
+        T *factor, *line; // of every lane of every group; of a head's edges
+        T lead = 1;       // the chain's leading factors: roots and divisions once a block
+        bool* masked;     // where a score was -inf
+        extent_t *of_lane, *key_of_lane; // the head of every lane of every group, and its key head
+        typename sums_of_heads::piece* pieces;
         std::byte const** asked;
         T const **k, **e;                                                       // rows of a head
         T const **k_base, **v_base, **e_base, **added_base, **k_next, **v_next; // rows of all heads of a chunk, and of the next edges
-        row_type* state;
+        T const** to_read;                                                      // a chunk's key rows, its value rows, and the first key rows after it
+        row_type *state, *fresh;
         slot(arena& m, extent_t heads, extent_t d, extent_t dv) {
-            extent_t const wide = d > dv ? d : dv;
-            s = m.template take<T>(heads * chunk);
+            layout const l(heads);
+            extent_t const wide = (d > dv ? d : dv) * heads;
+            s = m.template take<T>(l.size());
             q = m.template take<T>(heads * d);
             a = m.template take<T>(heads * d);
             o = m.template take<T>(heads * (dv + lanes));
             copy = m.template take<T>(chunk * wide);
             edge_copy = m.template take<T>(chunk * wide);
+            value_copy = m.template take<T>(chunk * wide);
             k = m.template take<T const*>(chunk);
             e = m.template take<T const*>(chunk);
             for (T const*** p : {&k_base, &v_base, &e_base, &added_base, &k_next, &v_next}) { *p = m.template take<T const*>(chunk); }
-            state = m.template take<row_type>(heads);
-            of_heads = m.template take<T>(groups(heads) * lanes * lanes);
-            factor = m.template take<T>(groups(heads) * lanes);
+            to_read = m.template take<T const*>(2 * (chunk + reach));
+            state = m.template take<row_type>(l.groups());
+            fresh = m.template take<row_type>(l.groups());
+            factor = m.template take<T>(l.groups() * lanes);
+            line = m.template take<T>(chunk);
+            masked = m.template take<bool>(l.size());
+            of_lane = m.template take<extent_t>(l.groups() * lanes);
+            key_of_lane = m.template take<extent_t>(l.groups() * lanes);
+            pieces = m.template take<typename sums_of_heads::piece>(sums_of_heads::count(heads, dv));
             asked = m.template take<std::byte const*>(chunk);
         }
     };
@@ -78,6 +109,7 @@ struct edge_forward {
     template <class Executor>
     static void run(M const& m, edge_problem<T> const& x, Executor& executor, int concurrency, std::byte* workspace) {
         shape const q = x.q.shape();
+        if (q.head == 0) { return; }
         extent_t const step = block_rows(q.seq), blocks = (q.seq + step - 1) / step;
         std::size_t const bytes = slot_bytes(q, x.v.shape());
         std::byte* const base = aligned(workspace);
@@ -86,6 +118,7 @@ struct edge_forward {
             slot mine(memory, q.head, q.feature, x.v.extent(3));
             extent_t const b = item / blocks;
             load_vectors(m, q, mine.a);
+            start_rows(m, x, mine, b);
             range const part = intersect({0, q.seq}, {item % blocks * step, (item % blocks + 1) * step});
             for (extent_t i = part.begin; i < part.end; ++i) { target(m, x, mine, b, i); }
         });
@@ -152,51 +185,202 @@ struct edge_forward {
         for (; e < dv; ++e) { row[e * to.stride(3)] = o[e < whole ? e : e + shifted] * f; }
     }
 
+    // Rows of all heads of n edges: head h of row x is base[x] + h step. Where features lie apart they are copied, and the bases moved.
+    struct head_rows {
+        T const** base;
+        extent_t step, width; // numbers of a row
+        static head_rows of(tensor_view<T const> const& v, T const** base, extent_t n, T* scratch) {
+            extent_t const heads = v.extent(1), d = v.extent(3);
+            if (v.stride(3) == 1 || d <= 1) { return {base, heads == 1 ? 0 : v.stride(1), d}; }
+            for (extent_t x = 0; x < n; ++x) {
+                T* const to = scratch + x * heads * d;
+                for (extent_t h = 0; h < heads; ++h) {
+                    for (extent_t e = 0; e < d; ++e) { to[h * d + e] = base[x][h * v.stride(1) + e * v.stride(3)]; }
+                }
+                base[x] = to;
+            }
+            return {base, heads == 1 ? 0 : d, d};
+        }
+    };
+
 private:
-    static void target(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t i) {
-        extent_t const H = x.q.extent(1), d = x.q.extent(3), dv = x.v.extent(3), o_pitch = sums::V::lanes + dv, group_size = group(H, x.k.extent(1));
-        range const edges{m.edges.begin(i), m.edges.end(i)};
-        bool const copies = x.q.stride(3) != 1;
-        for (extent_t h = 0; h < H; ++h) {
-            for (extent_t e = 0; copies && e < d; ++e) { mem.q[h * d + e] = x.q(b, h, i, e); }
-            set_lane(mem.state[h / lanes], h % lanes, m.normalizer.template start<T>(at(m, x, b, h)));
-        }
-        auto const query = [&](extent_t h) { return copies ? mem.q + h * d : x.q.row(b, h, i); };
-        rows::clear(mem.o, H * o_pitch);
-        for (extent_t begin = edges.begin; begin < edges.end; begin += chunk) {
-            extent_t const n = edges.end - begin < chunk ? edges.end - begin : chunk;
-            extent_t const next = chunk_bases(m, x.k, x.v, mem, b, i, begin, n);
-            bool masked = false;
-            for (extent_t h = 0; h < H; ++h) {
-                extent_t const kv = h / group_size;
-                typename rows::coming ahead;
-                if (h % group_size == 0) { ahead = rows::rows_to_come(x.k, kv, mem.k_next, next, n); }
-                raw_scores(m, x.k, mem, h, kv, query(h), n, mem.s + h * chunk, ahead);
-                masked |= bend(m, x, mem, b, h, i, begin, n, query(h));
-            }
-            for (extent_t g = 0; g < groups(H); ++g) {
-                V const peak = of_all_heads(mem.of_heads + g * lanes * lanes, H - g * lanes, -math::inf<V>(), [](V u, V w) HEED_INLINE_LAMBDA { return max(u, w); });
-                m.normalizer.raise(mem.state[g], peak).store(mem.factor + g * lanes);
-            }
-            for (extent_t h = 0; h < H; ++h) {
-                weigh_and_gather(m, x, mem, h, h / group_size, n, masked, h % group_size == 0 ? next : 0, mem.o + h * o_pitch);
-            }
-            for (extent_t g = 0; g < groups(H); ++g) {
-                m.normalizer.settle(mem.state[g], of_all_heads(mem.of_heads + g * lanes * lanes, H - g * lanes, V(0), [](V u, V w) HEED_INLINE_LAMBDA { return u + w; }));
-            }
-        }
-        for (extent_t g = 0; g < groups(H); ++g) { m.normalizer.close(mem.state[g]).store(mem.factor + g * lanes); }
-        for (extent_t h = 0; h < H; ++h) { close(m, x, mem, b, h, i, edges, mem.o + h * o_pitch); }
-    }
     static place at(M const& m, edge_problem<T> const& x, extent_t b, extent_t h) {
         return {b, h, h / group(x.q.extent(1), x.k.extent(1)), x.q.extent(2), m.edges.sources(), x.q.extent(3)};
     }
-    // Lanes of each head's register joined, side by side.
+    // What no row of a block changes: heads of lanes, states of rows that have seen no edge, the pieces of sums.
+    static void start_rows(M const& m, edge_problem<T> const& x, slot& mem, extent_t b) {
+        layout const l(x.q.extent(1));
+        for (extent_t g = 0; g < l.groups(); ++g) {
+            for (extent_t i = 0; i < lanes; ++i) {
+                extent_t const h = l.head(g, i);
+                mem.of_lane[g * lanes + i] = h, mem.key_of_lane[g * lanes + i] = at(m, x, b, h).kv_head;
+                set_lane(mem.fresh[g], i, m.normalizer.template start<T>(at(m, x, b, h)));
+            }
+        }
+        sums_of_heads::cut(l, x.v.extent(3), mem.pieces);
+        mem.lead = static_cast<T>(detail::first_factors(m.score, at(m, x, b, 0)));
+    }
+    // The rows of edges [begin, begin + n) for all heads, and in which order they will be read.
+    static void list_rows(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t begin, extent_t n) {
+        extent_t const left = m.edges.edges() - begin - n, next = left < reach ? left : reach;
+        auto const source = [&](extent_t y) { return m.edges.source(begin + y); };
+        auto const number = [&](extent_t y) { return m.edges.number(begin + y); };
+        rows::bases(x.k, b, source, n, mem.k_base);
+        rows::bases(x.v, b, source, n, mem.v_base);
+        if constexpr (with_edges) { rows::bases(detail::head_of(m.score).edges, b, number, n, mem.e_base); }
+        if constexpr (adds) { rows::bases(m.value.edges, b, number, n, mem.added_base); }
+        T const* const first = x.k.row(rows::entry(x.k.extent(0), b), 0, 0);
+        extent_t const step = x.k.extent(2) == 1 ? 0 : x.k.stride(2);
+        for (extent_t y = 0; y < n; ++y) { mem.to_read[y] = mem.k_base[y], mem.to_read[n + y] = mem.v_base[y]; }
+        for (extent_t y = 0; y < next; ++y) { mem.to_read[2 * n + y] = first + m.edges.source(begin + n + y) * step; }
+        for (extent_t y = next; y < reach; ++y) { mem.to_read[2 * n + y] = mem.v_base[n - 1]; }
+    }
+
+    static void target(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t i) {
+        extent_t const H = x.q.extent(1), d = x.q.extent(3), dv = x.v.extent(3), o_pitch = lanes + dv;
+        layout const l(H);
+        range const edges{m.edges.begin(i), m.edges.end(i)};
+        bool const copies = x.q.stride(3) != 1;
+        for (extent_t h = 0; copies && h < H; ++h) {
+            for (extent_t e = 0; e < d; ++e) { mem.q[h * d + e] = x.q(b, h, i, e); }
+        }
+        T const* const first = copies ? mem.q : x.q.row(b, 0, i);
+        extent_t const apart = copies ? d : x.q.stride(1);
+        auto const query = [&](extent_t h) { return first + h * apart; };
+        for (extent_t g = 0; g < l.groups(); ++g) { mem.state[g] = mem.fresh[g]; }
+        rows::clear(mem.o, H * o_pitch);
+        for (extent_t begin = edges.begin; begin < edges.end; begin += chunk) {
+            extent_t const n = edges.end - begin < chunk ? edges.end - begin : chunk;
+            list_rows(m, x, mem, b, begin, n);
+            bool const masked = scores(m, x, mem, l, b, i, n, query);
+            for (extent_t h = 0; x.weights.data_handle() != nullptr && h < H; ++h) { // scores for now
+                for (extent_t y = 0; y < n; ++y) { x.weights(b, h, m.edges.number(begin + y), 0) = mem.s[l.place_of(h) + y * l.beside]; }
+            }
+            for (extent_t g = 0; g < l.groups(); ++g) { weigh(m, mem, l, g, n, masked); }
+            gather(m, x, mem, l, n, masked);
+        }
+        for (extent_t g = 0; g < l.groups(); ++g) { m.normalizer.close(mem.state[g]).store(mem.factor + g * lanes); }
+        for (extent_t h = 0; h < H; ++h) { close(m, x, mem, l, b, h, i, edges, mem.o + h * o_pitch); }
+    }
+
+    // The lanes that hold edges y ... of n.
+    HEED_INLINE static auto there(layout const& l, extent_t y, extent_t n) { return mask_from_bits<V>((std::uint64_t(1) << ((n - y) * l.beside)) - 1); }
+    // All edges' lanes of a head joined, the same in all of them.
     template <class F>
-    HEED_INLINE static V of_all_heads(T const* from, extent_t heads, V none, F const& f) {
-        V of[lanes];
-        static_for<lanes>([&](auto l) HEED_INLINE_LAMBDA { of[l] = l < heads ? V::load(from + l * lanes) : none; });
-        return reduce_lanes(of, f);
+    HEED_INLINE static V join(layout const& l, V x, F const& f) {
+        for (extent_t step = lanes / 2; step >= l.beside; step /= 2) { x = f(x, exchange_lanes(x, static_cast<int>(step))); }
+        return x;
+    }
+    // Final scores of a chunk, and in `factor` their peaks. True if one is -inf, or not a number.
+    template <class Query>
+    static bool scores(M const& m, edge_problem<T> const& x, slot& mem, layout const& l, extent_t b, extent_t i, extent_t n, Query const& query) {
+        extent_t const d = x.q.extent(3), width = with_last ? d - 1 : d;
+        auto const& head = detail::head_of(m.score);
+        head_rows const k = head_rows::of(x.k, mem.k_base, n, mem.copy);
+        extent_t const value_step = x.v.extent(1) == 1 ? 0 : x.v.stride(1);
+        head_rows e{};
+        if constexpr (with_edges) { e = head_rows::of(head.edges, mem.e_base, n, mem.edge_copy); }
+        V const none = -math::inf<V>();
+        V least(0);
+        for (extent_t g = 0; g < l.groups(); ++g) {
+            T const *q[lanes], *a[lanes], *row[lanes], *edge[lanes], *asked[lanes];
+            extent_t of_k[lanes], of_e[lanes], of_v[lanes];
+            for (extent_t c = 0; c < lanes; ++c) {
+                extent_t const h = mem.of_lane[g * lanes + c];
+                q[c] = query(h), a[c] = mem.a + h * d;
+                of_k[c] = mem.key_of_lane[g * lanes + c] * k.step, of_e[c] = h * e.step;
+                of_v[c] = mem.key_of_lane[g * lanes + c] * value_step;
+            }
+            V peak = none;
+            for (extent_t y = 0; y < n; y += l.edges()) {
+                for (extent_t c = 0, z = y; c < lanes; ++z) {
+                    extent_t const edge_z = z < n ? z : n - 1;
+                    T const *const of_z = k.base[edge_z], *const edge_of_z = with_edges ? e.base[edge_z] : nullptr, *const asked_of_z = mem.to_read[edge_z + reach];
+                    extent_t const* const of_asked = edge_z + reach < n ? of_k : of_v;
+                    for (extent_t end = c + l.beside; c < end; ++c) {
+                        row[c] = of_z + of_k[c];
+                        asked[c] = asked_of_z + of_asked[c];
+                        if constexpr (with_edges) { edge[c] = edge_of_z + of_e[c]; }
+                    }
+                }
+                V score = rows::sums_of(head.term, q, row, edge, a, width, asked);
+                if constexpr (with_last) {
+                    T of_q[lanes], of_row[lanes];
+                    for (extent_t c = 0; c < lanes; ++c) { of_q[c] = q[c][d - 1], of_row[c] = row[c][d - 1]; }
+                    score = head.term.finish(score, V::load(of_q), V::load(of_row));
+                }
+                score = staged(m, x, l, b, i, g, score * V(mem.lead)) * V(normalizer_type::unit);
+                if (n - y < l.edges()) {
+                    least = min(least, select(there(l, y, n), score, V(0)));
+                    score = select(there(l, y, n), score, none);
+                } else {
+                    least = min(least, score);
+                }
+                score.store(mem.s + g * l.beside * chunk + y * l.beside);
+                peak = max(peak, score);
+            }
+            join(l, peak, [](V u, V w) HEED_INLINE_LAMBDA { return max(u, w); }).store(mem.factor + g * lanes);
+        }
+        return !all(least > none);
+    }
+    // The chain's stages behind its leading factors. One call serves all heads unless a stage may ask which it is.
+    HEED_INLINE static V staged(M const& m, edge_problem<T> const& x, layout const& l, extent_t b, extent_t i, extent_t g, V raw) {
+        if constexpr (detail::heads_alike<std::remove_cvref_t<decltype(m.score)>>) {
+            return detail::behind_factors(m.score, raw, edge_place{at(m, x, b, 0), i, 0});
+        } else {
+            T all[lanes], mine[lanes];
+            for (extent_t h = 0; h < l.beside; ++h) {
+                detail::behind_factors(m.score, raw, edge_place{at(m, x, b, l.head(g, h)), i, 0}).store(mine);
+                for (extent_t c = h; c < lanes; c += l.beside) { all[c] = mine[c]; }
+            }
+            return V::load(all);
+        }
+    }
+    // Scores of a group become weights; its state takes them in.
+    static void weigh(M const& m, slot& mem, layout const& l, extent_t g, extent_t n, bool any_masked) {
+        T* const s = mem.s + g * l.beside * chunk;
+        m.normalizer.raise(mem.state[g], V::load(mem.factor + g * lanes)).store(mem.factor + g * lanes);
+        if (any_masked) [[unlikely]] {
+            for (extent_t c = 0; c < n * l.beside; ++c) { mem.masked[g * l.beside * chunk + c] = s[c] == -math::inf<T>(); }
+        }
+        row_type const r = mem.state[g];
+        V sum(0);
+        for (extent_t y = 0; y < n; y += l.edges()) {
+            V p = m.normalizer.weight(r, V::load(s + y * l.beside));
+            if (n - y < l.edges()) { p = select(there(l, y, n), p, V(0)); }
+            p.store(s + y * l.beside);
+            sum = sum + p;
+        }
+        m.normalizer.settle(mem.state[g], join(l, sum, [](V u, V w) HEED_INLINE_LAMBDA { return u + w; }));
+    }
+    static void gather(M const& m, edge_problem<T> const& x, slot& mem, layout const& l, extent_t n, bool masked) {
+        extent_t const group_size = group(l.heads, x.k.extent(1)), dv = x.v.extent(3);
+        head_rows const v = head_rows::of(x.v, mem.v_base, n, mem.value_copy);
+        auto const sums_of_rows = [&](head_rows const& r, extent_t heads_a_row, T const* const* ask, bool first) {
+            if (masked) [[unlikely]] {
+                chosen_sums(mem, l, r, heads_a_row, n, first);
+            } else {
+                sums_of_heads::run(r.base, n, mem.s, l.beside, mem.pieces, sums_of_heads::count(l.heads, dv), r.step, heads_a_row, ask, mem.o, first ? mem.factor : nullptr, dv);
+            }
+        };
+        sums_of_rows(v, group_size, mem.to_read + n + reach, true);
+        if constexpr (adds) {
+            sums_of_rows(head_rows::of(m.value.edges, mem.added_base, n, mem.edge_copy), m.value.edges.extent(1) == 1 ? l.heads : 1, v.base, false);
+        }
+    }
+    // Head by head, the rows of weights that were -inf left out: what stands in them is not read.
+    HEED_COLD static void chosen_sums(slot& mem, layout const& l, head_rows const& r, extent_t heads_a_row, extent_t n, bool first) {
+        T const one(1);
+        for (extent_t h = 0; h < l.heads; ++h) {
+            extent_t seen = 0;
+            for (extent_t y = 0; y < n; ++y) {
+                extent_t const at = l.place_of(h) + y * l.beside;
+                if (mem.masked[at]) { continue; }
+                mem.line[seen] = mem.s[at];
+                mem.k[seen++] = r.base[y] + h / heads_a_row * r.step;
+            }
+            sums::run(mem.k, seen, {}, 0, mem.line, chunk, 1, mem.o + h * (lanes + r.width), first ? mem.factor + l.lane_of(h) : &one, r.width);
+        }
     }
     using lane_row = typename normalizer_type::template row<T>;
     static constexpr int members = static_cast<int>(sizeof(lane_row) / sizeof(T));
@@ -213,76 +397,16 @@ private:
         std::memcpy(static_cast<void*>(&r), of, sizeof r);
         return r;
     }
-
-    // Final scores of a head and, in its register, their peak. True if one is -inf, or not a number.
-    static bool bend(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t i, extent_t begin, extent_t n, T const* q) {
-        extent_t const d = x.q.extent(3);
-        place const here = at(m, x, b, h);
-        T* const s = mem.s + h * chunk;
-        V const none = -math::inf<V>();
-        V peak = none, least(0);
-        for (extent_t y = 0; y < n; y += lanes) {
-            V score = finished(m, here, i, V::load(s + y), with_last ? q[d - 1] : T(0), last_features(mem, d, y));
-            if (n - y < lanes) {
-                auto const there = mask_from_bits<V>((std::uint64_t(1) << (n - y)) - 1);
-                least = min(least, select(there, score, V(0)));
-                score = select(there, score, none);
-            } else {
-                least = min(least, score);
-            }
-            score.store(s + y);
-            peak = max(peak, score);
-        }
-        peak.store(mem.of_heads + h * lanes);
-        for (extent_t y = 0; x.weights.data_handle() != nullptr && y < n; ++y) { x.weights(b, h, m.edges.number(begin + y), 0) = s[y]; } // scores for now
-        return !all(least > none);
-    }
-    static void weigh_and_gather(M const& m, edge_problem<T> const& x, slot& mem, extent_t h, extent_t kv, extent_t n, bool any_masked, extent_t next, T* o) {
-        extent_t const dv = x.v.extent(3);
-        T* const s = mem.s + h * chunk;
-        row_type const r = spread(mem.state[h / lanes], h % lanes);
-        std::uint64_t masked = 0; // edges scored -inf: their values are not read
-        if (any_masked) [[unlikely]] {
-            for (extent_t y = 0; y < n; ++y) { masked |= std::uint64_t(s[y] == -math::inf<T>()) << y; }
-        }
-        V sum(0);
-        for (extent_t y = 0; y < n; y += lanes) {
-            V p = m.normalizer.weight(r, V::load(s + y));
-            if (n - y < lanes) { p = select(mask_from_bits<V>((std::uint64_t(1) << (n - y)) - 1), p, V(0)); }
-            p.store(s + y);
-            sum = sum + p;
-        }
-        sum.store(mem.of_heads + h * lanes);
-        rows::point(x.v, kv, mem.v_base, n, mem.copy, mem.k);
-        if constexpr (adds) { rows::point(m.value.edges, h, mem.added_base, n, mem.edge_copy, mem.e); }
-        extent_t const seen = masked == 0 ? n : without(masked, n, s, mem.k, mem.e);
-        rows_ahead const ahead = rows::lines_to_come(x.v, kv, mem.v_next, next, seen, mem.asked);
-        sums::run(mem.k, seen, ahead, next, s, chunk, 1, o, mem.factor + h, dv);
-        if constexpr (adds) {
-            T const one(1);
-            sums::run(mem.e, seen, {}, 0, s, chunk, 1, o, &one, dv);
-        }
-    }
-    // Weights and rows of the other edges, moved together.
-    HEED_COLD static extent_t without(std::uint64_t masked, extent_t n, T* s, T const** v, T const** added) {
-        extent_t seen = 0;
-        for (extent_t y = 0; y < n; ++y) {
-            if (masked >> y & 1) { continue; }
-            s[seen] = s[y], v[seen] = v[y];
-            if constexpr (adds) { added[seen] = added[y]; }
-            ++seen;
-        }
-        return seen;
-    }
-    static void close(M const& m, edge_problem<T> const& x, slot& mem, extent_t b, extent_t h, extent_t i, range edges, T const* o) {
-        T const f = mem.factor[h];
+    static void close(M const& m, edge_problem<T> const& x, slot& mem, layout const& l, extent_t b, extent_t h, extent_t i, range edges, T const* o) {
+        extent_t const lane = h & (l.beside - 1);
+        T const f = mem.factor[l.lane_of(h)];
         write_sums(o, f, x.out, b, h, i);
-        row_type const& state = mem.state[h / lanes];
+        row_type const& state = mem.state[h >> l.log];
         if constexpr (kept > 0) {
-            if (x.saved.data_handle() != nullptr) { detail::save_row<V>(m.normalizer, state, static_cast<int>(h % lanes), x.saved_unit, x.saved, b, h, i); }
+            if (x.saved.data_handle() != nullptr) { detail::save_row<V>(m.normalizer, state, static_cast<int>(lane), x.saved_unit, x.saved, b, h, i); }
         }
         if (x.weights.data_handle() == nullptr) { return; }
-        row_type const r = spread(state, h % lanes);
+        row_type const r = spread(state, lane);
         for (extent_t y = edges.begin; y < edges.end; ++y) {
             T& w = x.weights(b, h, m.edges.number(y), 0);
             w = rows::first(m.normalizer.weight(r, V(w))) * f;

@@ -106,6 +106,43 @@ struct edge_rows {
         }
     }
 
+    // Lane l: sum over `width` features of term(q[l], k[l], e[l], a[l]). Meanwhile as many features of ask[l] are asked for, a line beside each product: a burst of
+    // requests would wait for itself.
+    template <class X>
+    HEED_INLINE static V sums_of(X const& term, T const* const (&q)[lanes], T const* const (&k)[lanes], T const* const (&e)[lanes], T const* const (&a)[lanes], extent_t width,
+                                T const* const (&ask)[lanes]) {
+        constexpr bool edges = detail::reads_edges<X>, vector = detail::reads_vector<X>;
+        V sum[lanes];
+        static_for<lanes>([&](auto l) HEED_INLINE_LAMBDA { sum[l] = V(0); });
+        auto const add = [&](auto l, extent_t f) HEED_INLINE_LAMBDA {
+            if (extent_t(lanes * sizeof(T)) >= extent_t(line_bytes) || f % extent_t(line_bytes / sizeof(T)) == 0) { HEED_PREFETCH(ask[l] + f); }
+            if constexpr (std::is_same_v<X, edge::product>) {
+                sum[l] = fma(V::load(q[l] + f), V::load(k[l] + f), sum[l]);
+            } else {
+                sum[l] = sum[l] + detail::edge_term(term, V::load(q[l] + f), V::load(k[l] + f), load_if<edges>(e[l], f), load_if<vector>(a[l], f));
+            }
+        };
+        extent_t f = 0;
+        for (; f + 2 * lanes <= width; f += 2 * lanes) { // pointers once for two
+            static_for<lanes>([&](auto l) HEED_INLINE_LAMBDA { add(l, f), add(l, f + lanes); });
+        }
+        if (f + lanes <= width) {
+            static_for<lanes>([&](auto l) HEED_INLINE_LAMBDA { add(l, f); });
+            f += lanes;
+        }
+        V total = reduce_lanes(sum, [](V u, V w) HEED_INLINE_LAMBDA { return u + w; });
+        if (f < width) {
+            T rest[lanes];
+            for (int l = 0; l < lanes; ++l) {
+                T s(0);
+                for (extent_t g = f; g < width; ++g) { s += detail::edge_term(term, q[l][g], k[l][g], at_if<edges>(e[l], g), at_if<vector>(a[l], g)); }
+                rest[l] = s;
+            }
+            total = total + V::load(rest);
+        }
+        return total;
+    }
+
     template <bool Read>
     HEED_INLINE static V load_if(T const* p, extent_t f) {
         if constexpr (Read) { return V::load(p + f); }
