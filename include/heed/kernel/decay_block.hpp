@@ -107,9 +107,9 @@ void substitute(T const* b, extent_t b_pitch, extent_t rows, T const* beta, exte
         });
     }
 }
-// The transpose, from the last row to the first: d_t -= sum_{s > t} b[s][t] h_s, h_t = beta_t d_t. h holds d before and h after; d is kept in `whole`.
+// The transpose, from the last row to the first: d_t -= sum_{s > t} b[s][t] h_s, h_t = beta_t d_t. h holds d before and h after; dbeta, if not null, becomes r d, of the r that substitute kept.
 template <class A, class T>
-void substitute_back(T const* b, extent_t b_pitch, extent_t rows, T const* beta, extent_t pitch, extent_t width, T* h, T* whole) {
+void substitute_back(T const* b, extent_t b_pitch, extent_t rows, T const* beta, extent_t pitch, extent_t width, T* h, T const* r = nullptr, T* dbeta = nullptr) {
     using V = vec<T, A>;
     for (extent_t c = 0; c < width; c += V::lanes) {
         V x[substitute_rows];
@@ -122,7 +122,7 @@ void substitute_back(T const* b, extent_t b_pitch, extent_t rows, T const* beta,
                     constexpr int s = t + 1 + decltype(later)::value;
                     if (s < rows) { sum = sum - V(b[s * b_pitch + t]) * x[s]; }
                 });
-                sum.store(whole + t * pitch + c);
+                if (dbeta != nullptr) { (sum * V::load(r + t * pitch + c)).store(dbeta + t * pitch + c); }
                 x[t] = sum * V::load(beta + t * pitch + c);
                 x[t].store(h + t * pitch + c);
             }

@@ -4,7 +4,7 @@
 // a is read one scalar at a time, with any strides (its transpose costs nothing); b and c are rows of whole vectors. A block of R rows by W vectors lives in
 // registers: R W fused multiply-adds for R + W loads. Each element is one chain of sums over j in order, whatever the blocks: columns may be split
 // between threads, and rows between calls, without a bit changing.
-// Triangular operands: `reach` leaves out the sums over zeros that stand outside a row's block. What is added to may be other rows, `base`, of the same pitch.
+// Triangular operands: `reach` leaves out the sums over zeros that stand outside a row's block.
 #pragma once
 
 #include <heed/kernel/batch.hpp>
@@ -12,7 +12,7 @@
 
 namespace heed {
 
-enum class put { write, add, subtract, scale_add }; // scale_add: c = c * factor[i] + sum
+enum class put { write, add, subtract, scale_add, scale_columns }; // scale_add: c = c * factor[i] + sum; scale_columns: c * factor[n] + sum
 enum class reach {
     all,
     lower,   // a(i, j) = 0 for j > i
@@ -29,12 +29,12 @@ struct product_tile {
 
     // `n` columns, a multiple of the lanes.
     static void run(extent_t m, extent_t n, extent_t k, T const* a, extent_t am, extent_t ak, T const* b, extent_t bp, T* c, extent_t cp, put mode, reach r = reach::all,
-                    T const* factor = nullptr, coming_rows* coming = nullptr, T const* base = nullptr);
+                    T const* factor = nullptr, coming_rows* coming = nullptr);
 
 private:
     template <int R, int W>
     HEED_INLINE static void block(T const* HEED_RESTRICT a, extent_t am, extent_t ak, T const* HEED_RESTRICT b, extent_t bp, extent_t first, extent_t last, T* c,
-                                  extent_t cp, T const* base, put mode, T const* factor) {
+                                  extent_t cp, put mode, T const* factor) {
         V acc[R][W];
         static_for<R>([&](auto r) HEED_INLINE_LAMBDA { static_for<W>([&](auto w) HEED_INLINE_LAMBDA { acc[r][w] = V(0); }); });
         T const* aj = a + first * ak;
@@ -54,16 +54,17 @@ private:
         static_for<R>([&](auto r) HEED_INLINE_LAMBDA {
             static_for<W>([&](auto w) HEED_INLINE_LAMBDA {
                 T* const to = c + r * cp + w * lanes;
-                T const* const old = base + r * cp + w * lanes;
                 V const sum = acc[r][w];
                 if (mode == put::write) {
                     sum.store(to);
                 } else if (mode == put::add) {
-                    (V::load(old) + sum).store(to);
+                    (V::load(to) + sum).store(to);
                 } else if (mode == put::subtract) {
-                    (V::load(old) - sum).store(to);
+                    (V::load(to) - sum).store(to);
+                } else if (mode == put::scale_add) {
+                    fma(V::load(to), V(factor[r]), sum).store(to);
                 } else {
-                    fma(V::load(old), V(factor[r]), sum).store(to);
+                    fma(V::load(to), V::load(factor + w * lanes), sum).store(to);
                 }
             });
         });
@@ -72,13 +73,12 @@ private:
 
 template <class T, class A>
 void product_tile<T, A>::run(extent_t m, extent_t n, extent_t k, T const* a, extent_t am, extent_t ak, T const* b, extent_t bp, T* c, extent_t cp, put mode, reach reach_of,
-                             T const* factor, coming_rows* coming, T const* base) {
-    if (base == nullptr) { base = c; }
+                             T const* factor, coming_rows* coming) {
     extent_t const all = n / lanes;
     for (extent_t v = 0; v < all; v += vecs) { // a strip of b stays in the first cache
         auto const walk = [&](auto size, extent_t i) HEED_INLINE_LAMBDA {
             constexpr int R = decltype(size)::value;
-            if (coming != nullptr) { coming->ask(12); }
+            if (coming != nullptr) { coming->ask(16); }
             extent_t count = all - v < vecs ? all - v : extent_t(vecs), first = 0, last = k;
             if (reach_of == reach::lower) {
                 last = i + R < k ? i + R : k;
@@ -91,23 +91,22 @@ void product_tile<T, A>::run(extent_t m, extent_t n, extent_t k, T const* a, ext
             T const* const at = a + i * am;
             T const* const bt = b + v * lanes;
             T* const ct = c + i * cp + v * lanes;
-            T const* const old = base + i * cp + v * lanes;
-            T const* const f = factor == nullptr ? nullptr : factor + i;
+            T const* const f = factor == nullptr ? nullptr : factor + (mode == put::scale_add ? i : v * lanes);
             if constexpr (vecs == 4) {
                 if (count == 4) {
-                    block<R, 4>(at, am, ak, bt, bp, first, last, ct, cp, old, mode, f);
+                    block<R, 4>(at, am, ak, bt, bp, first, last, ct, cp, mode, f);
                 } else if (count == 3) {
-                    block<R, 3>(at, am, ak, bt, bp, first, last, ct, cp, old, mode, f);
+                    block<R, 3>(at, am, ak, bt, bp, first, last, ct, cp, mode, f);
                 } else if (count == 2) {
-                    block<R, 2>(at, am, ak, bt, bp, first, last, ct, cp, old, mode, f);
+                    block<R, 2>(at, am, ak, bt, bp, first, last, ct, cp, mode, f);
                 } else if (count == 1) {
-                    block<R, 1>(at, am, ak, bt, bp, first, last, ct, cp, old, mode, f);
+                    block<R, 1>(at, am, ak, bt, bp, first, last, ct, cp, mode, f);
                 }
             } else {
                 if (count == 2) {
-                    block<R, 2>(at, am, ak, bt, bp, first, last, ct, cp, old, mode, f);
+                    block<R, 2>(at, am, ak, bt, bp, first, last, ct, cp, mode, f);
                 } else if (count == 1) {
-                    block<R, 1>(at, am, ak, bt, bp, first, last, ct, cp, old, mode, f);
+                    block<R, 1>(at, am, ak, bt, bp, first, last, ct, cp, mode, f);
                 }
             }
         };

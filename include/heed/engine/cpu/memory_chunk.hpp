@@ -151,7 +151,7 @@ public:
             for (extent_t i = (len - 1) / substitute_rows * substitute_rows; i >= 0; i -= substitute_rows) {
                 extent_t const rows = len - i < substitute_rows ? len - i : extent_t(substitute_rows), done = i + rows;
                 if (done < len) { product::run(rows, tall, len - done, below_ + done * cp + i, 1, cp, h + done * vp, vp, h + i * vp, vp, put::subtract); }
-                substitute_back<A>(below_ + i * cp + i, cp, rows, static_cast<T const*>(ones_), vp, tall, h + i * vp, more_ + i * vp);
+                substitute_back<A>(below_ + i * cp + i, cp, rows, static_cast<T const*>(ones_), vp, tall, h + i * vp);
             }
         }
         // pairs: dA = do u^T, dB = -h u^T

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Backward of the recurrent family: once along a head for the states before each chunk, which are kept, and once back, chunk by chunk, with everything inside a
-// chunk made anew; the rows of the next chunk, and those that gradients go to, are asked for in between its products. What grows with the sequence is one state a chunk and slot, and for the delta rule the rows that its solution comes from: half as much again.
+// chunk made anew; the rows of the next chunk, and those that gradients go to, are asked for in between its products. What grows with the sequence is one state a chunk and slot, and for the delta rule the rows that its solution comes from and
+// the triangle B of the chunk: three quarters as much again at d = 128.
 //
 // An item is a batch entry and the heads that share rows of q, k or v; or, where a gradient of broadcast data sums over batch entries or heads, all of those: one
 // thread adds up what belongs together, in one order.
@@ -65,15 +66,17 @@ private:
 
     struct slot {
         chunk c;
-        T *states, *residuals;      // before each chunk and after the last; what the delta rule multiplies with beta, rows of values
+        T *states, *residuals;      // before each chunk and after the last, turned; what the delta rule multiplies with beta, rows of values
+        T *triangles, *below;         // B of each chunk, and of a token
         T *before, *after, *residual; // more of them for chunks that go token by token
-        slot(form const& m, problem const& p, arena& room) : c(recurrent_forward<F, E, A, Chunk>::sizes(m, p.q.extent(3), p.v.extent(3)), true, room) {
+        slot(form const& m, problem const& p, arena& room) : c(recurrent_forward<F, E, A, Chunk>::sizes(m, p.q.extent(3), p.v.extent(3)), true, m.causal, room) {
             extent_t const chunks = m.causal ? (p.q.extent(2) + tokens - 1) / tokens : 0;
-            states = room.take<T>(m.causal ? (chunks + 1) * c.state_size() : 0);
+            states = room.take<T>(m.causal ? (chunks + 1) * c.turned_size() : 0);
             residuals = room.take<T>(m.corrects ? chunks * tokens * c.vp : 0);
+            triangles = room.take<T>(m.corrects ? chunks * tokens * c.cp : 0), below = c.below;
             residual = room.take<T>(m.corrects ? c.vp : 0);
-            before = room.take<T>(m.causal ? c.state_size() : 0);
-            after = room.take<T>(m.causal ? c.state_size() : 0);
+            before = room.take<T>(m.causal ? c.turned_size() : 0);
+            after = room.take<T>(m.causal ? c.turned_size() : 0);
         }
     };
     static extent_t gcd(extent_t a, extent_t b) { return b == 0 ? a : gcd(b, a % b); }
@@ -93,12 +96,12 @@ private:
         extent_t const width = m.width(p.q.extent(3));
         c.clear_state(c.state);
         rows::read_state(p.initial, at.b, at.h, width, 0, at.columns, c.state, c.vp);
-        c.clear_state(c.x);
-        rows::read_state(d.last, at.b, at.h, width, 0, at.columns, c.x, c.vp);
         rows::share_keys(m, p.k, at.b, at.kh, m.causal ? p.k.length(at.b) : m.keys(p.at(at.b, at.h)), c);
         if (m.causal) {
             along(m, p, d, at, s);
         } else {
+            c.clear_state(c.x);
+            rows::read_state(d.last, at.b, at.h, width, 0, at.columns, c.x, c.vp);
             sums(m, p, d, at, c);
         }
         if constexpr (looks_at_keys<F>) { // one key's peak counts for all
@@ -108,7 +111,7 @@ private:
                 give<true>(c.draw, c.rp, d.dk, p.heads(), at, at.kh, c.shared_from, 1, p.k.extent(3));
             }
         }
-        rows::write_state(c.x, c.vp, at.b, at.h, width, 0, at.columns, d.initial);
+        rows::write_state(m.causal ? c.state : c.x, c.vp, at.b, at.h, width, 0, at.columns, d.initial);
     }
 
     static void along(form const& m, problem const& p, gradients const& d, head_place const& at, slot& s) {
@@ -118,64 +121,67 @@ private:
         auto const ask_keys = [&](extent_t i) {
             ask(p.k, at.b, at.kh, i * tokens, length(i), false, c), ask(p.v, at.b, at.vh, i * tokens, length(i), false, c);
         };
-        T* const own = c.state;
-        c.copy_state(own, s.states);
-        c.state = s.states;
+        c.turn(c.state, s.states);
         for (extent_t i = 0; i < chunks; ++i) {
-            T* const next = s.states + (i + 1) * c.state_size();
+            T* const next = s.states + (i + 1) * c.turned_size();
             bool const finite = rows::read_keys(m, p, at, i * tokens, length(i), c);
             c.coming.clear();
             if (i + 1 < chunks) {
+                if (m.corrects) { c.coming.add(s.residuals + (i + 1) * tokens * c.vp, c.vp, c.vp, tokens, true), c.coming.add(s.triangles + (i + 1) * tokens * c.cp, c.cp, tokens, tokens, true); }
                 ask_keys(i + 1);
-                c.coming.add(next + c.state_size(), c.vp, c.vp, c.wide, true);
-                if (m.corrects) { c.coming.add(s.residuals + (i + 1) * tokens * c.vp, c.vp, c.vp, tokens, true); }
+                c.coming.add(next + c.turned_size(), c.qp, c.qp, c.tall, true);
             }
             if (finite) {
-                step(length(i), s.residuals + (m.corrects ? i * tokens * c.vp : 0), next, c);
+                c.below = s.triangles + (m.corrects ? i * tokens * c.cp : 0);
+                step(length(i), s.residuals + (m.corrects ? i * tokens * c.vp : 0), c);
+                c.below = s.below;
             } else {
-                c.copy_state(c.state, next);
-                c.state = next;
                 for (extent_t t = 0; t < length(i); ++t) { token(m, p, at, i * tokens + t, s.residual, c); }
             }
+            c.turn(c.state, next);
         }
-        c.state = own;
+        extent_t const width = m.width(p.q.extent(3));
+        c.clear_state(c.state);
+        rows::read_state(d.last, at.b, at.h, width, 0, at.columns, c.state, c.vp);
+        c.turn(c.state, c.x_turned);
         for (extent_t i = chunks - 1; i >= 0; --i) {
-            T* const first = s.states + i * c.state_size();
+            T* const first = s.states + i * c.turned_size();
             c.coming.clear();
             ask(d.dq, at.b, at.qh, i * tokens, length(i), true, c), ask(d.dk, at.b, at.kh, i * tokens, length(i), true, c), ask(d.dv, at.b, at.vh, i * tokens, length(i), true, c);
             if (i > 0) {
                 ask_keys(i - 1), ask(p.q, at.b, at.qh, (i - 1) * tokens, tokens, false, c), ask(d.dout, at.b, at.h, (i - 1) * tokens, tokens, false, c);
-                c.coming.add(first - c.state_size(), c.vp, c.vp, c.wide, false);
-                if (m.corrects) { c.coming.add(s.residuals + (i - 1) * tokens * c.vp, c.vp, c.vp, tokens, false); }
+                c.coming.add(first - c.turned_size(), c.qp, c.qp, c.tall, false);
+                if (m.corrects) { c.coming.add(s.residuals + (i - 1) * tokens * c.vp, c.vp, c.vp, tokens, false), c.coming.add(s.triangles + (i - 1) * tokens * c.cp, c.cp, tokens, tokens, false); }
             }
-            c.state = first; // only read
-            bool const done = piece(m, p, d, at, i * tokens, length(i), first + c.state_size(), s.residuals + (m.corrects ? i * tokens * c.vp : 0), true, c);
-            c.state = own;
-            if (done) { continue; }
+            c.state_turned = first;
+            c.below = s.triangles + (m.corrects ? i * tokens * c.cp : 0);
+            if (piece(m, p, d, at, i * tokens, length(i), first + c.turned_size(), s.residuals + (m.corrects ? i * tokens * c.vp : 0), true, c)) { continue; }
+            c.below = s.below;
             for (extent_t t = length(i) - 1; t >= 0; --t) { // NaN or infinity somewhere: nothing of it may reach what stands before
-                c.copy_state(first, c.state);
+                c.turn_back(first, c.state);
                 for (extent_t r = 0; r < t; ++r) { token(m, p, at, i * tokens + r, s.residual, c); }
-                c.copy_state(c.state, s.before);
+                c.turn(c.state, s.before);
                 token(m, p, at, i * tokens + t, s.residual, c);
-                c.copy_state(c.state, s.after);
-                c.copy_state(s.before, c.state);
+                c.turn(c.state, s.after);
+                c.state_turned = s.before;
                 piece(m, p, d, at, i * tokens + t, 1, s.after, s.residual, false, c);
             }
         }
+        c.turn_back(c.x_turned, c.state);
     }
     // Rows that are needed soon.
     template <class U>
     static void ask(tensor_view<U> const& x, extent_t b, extent_t h, extent_t first, extent_t len, bool write, chunk& c) {
         if (x.data_handle() != nullptr && x.stride(3) == 1) { c.coming.add(x.row(b, h, first), x.stride(2), x.extent(3), len, write); }
     }
-    static void step(extent_t len, T* residual, T* after, chunk& c) {
+    static void step(extent_t len, T* residual, chunk& c) {
         c.prepare(len, false);
         c.solve(len, residual);
-        c.advance(len, after);
+        c.advance(len);
     }
     static void token(form const& m, problem const& p, head_place const& at, extent_t n, T* residual, chunk& c) {
         rows::read_keys(m, p, at, n, 1, c);
-        step(1, residual, nullptr, c);
+        step(1, residual, c);
     }
     // Tokens [first, first + len), the state before them in place. Returns false, and does nothing, if all must be finite and is not.
     static bool piece(form const& m, problem const& p, gradients const& d, head_place const& at, extent_t first, extent_t len, T const* after, T const* residual, bool finite_only, chunk& c) {
@@ -185,8 +191,7 @@ private:
         finite &= factor_back(m, p, d, at, first, len, !finite_only || finite, finite_only, c);
         if (finite_only && !finite) { return false; }
         if (m.decays == decay_kind::value) { rows::read(p.out, at.b, at.h, first, len, 0, at.columns, c.tall, c.o, c.vp); }
-        c.prepare(len, true);
-        c.turn_state();
+        c.prepare(len, true, true);
         if (m.normalized) {
             for (extent_t t = 0; t < len; ++t) { divide_back(m, p, at, first + t, t, c.denominator(t, at.columns), c); }
         }
@@ -234,7 +239,7 @@ private:
         place const whole = p.at(at.b, at.h);
         extent_t const keys = m.keys(whole);
         rows::sum_keys(m, p, at, keys, tokens, c);
-        c.turn_state();
+        c.turn(c.state, c.state_turned);
         bool const nothing = keys == 0 && !p.initial.given();
         for (extent_t first = 0; first < whole.queries; first += tokens) {
             extent_t const len = whole.queries - first < tokens ? whole.queries - first : tokens;
@@ -249,7 +254,7 @@ private:
             write_queries(m, p, d, at, first, len, c);
         }
         if (m.over_positions) { c.means_back(at.columns); }
-        c.turn_x();
+        c.turn(c.x, c.x_turned);
         for (extent_t first = 0; first < whole.keys; first += tokens) {
             extent_t const len = whole.keys - first < tokens ? whole.keys - first : tokens, kept = keys - first < len ? keys - first : len;
             if (kept > 0) {

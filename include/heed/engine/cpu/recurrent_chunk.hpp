@@ -51,12 +51,12 @@ class recurrent_chunk {
     }
 
     chunk_sizes n_;
-    T *weights_, *weights_b_, *da_, *db_; // [tokens][cp]
+    T *weights_, *da_, *db_; // [tokens][cp]
     T *between_, *running_;               // E_ts of head decays; its last row
     T *turned_;                           // keys, feature major [width][cp]
     T *decay_, *prefix_, *suffix_, *total_; // channel decays: a, products inside a block up to and after a token, of a block
     T *head_prefix_, *head_suffix_;       // [tokens]
-    T *state_turned_, *x_turned_, *u_turned_, *earlier_, *some_;
+    T *u_turned_, *h_turned_, *earlier_, *some_;
     T *ue_, *block_rows_;                 // value decays: u decayed to a later token, rows of a block
 
 public:
@@ -64,15 +64,17 @@ public:
     extent_t wide, tall, dwide;      // width and columns, in whole registers; how wide decays are
     T *q, *k, *u, *beta, *g;         // packed: scaled queries, keys, values, beta (a row of columns each), log2 decays ([tokens] or rows)
     T *qd, *kd, *ke, *factor;        // q~, k~, k^, E of the chunk (one a channel)
+    T *below;                        // B, [tokens][cp]; elsewhere where it is kept
     T *state, *o;                    // [width][vp], [tokens][vp]
+    T *state_turned, *x_turned;      // backward: S and X, [columns][qp]; S is the caller's where there is one for each chunk
     T *peak, *share;                 // softmax over positions: greatest of each channel, and one over the sum of its exponentials
     coming_rows coming;              // asked for in between products of steps and of backward
     T shared = T(0), dshared = T(0); // of a map that takes keys apart: what they share, its gradient,
     extent_t shared_from = -1;       // and the key that it is from
     T *raw, *draw;                   // [tokens][rp]: rows before a map of rows, and gradients by them
-    T *x, *dout, *dq, *dk, *later, *h, *dbeta, *dg; // backward: X, do; gradients of q, k, (k as the later token), v, beta rows, decays (as g)
+    T *x, *dout, *dq, *dk, *later, *h, *dbeta, *dg; // backward: X (orders that are not causal), do; gradients of q, k, (k as the later token), v, beta rows, decays (as g)
 
-    recurrent_chunk(chunk_sizes const& n, bool backward, arena& room) : n_(n) {
+    recurrent_chunk(chunk_sizes const& n, bool backward, bool causal, arena& room) : n_(n) {
         qp = pitch(n.width), vp = pitch(n.columns), cp = pitch(n.tokens), rp = pitch(n.raw);
         wide = padded(n.width), tall = padded(n.columns);
         bool const value = n.decays == decay_kind::value;
@@ -81,8 +83,8 @@ public:
         bool const head = n.decays == decay_kind::head, channel = n.decays == decay_kind::channel, rows_of = channel || value;
         extent_t const rows_d = c * dp;
         auto const take = [&](extent_t count, bool wanted = true) { return wanted ? room.take<T>(count) : nullptr; };
-        q = take(rows_q), k = take(rows_q), u = take(rows_v), o = take(rows_v), state = take(wide * vp), turned_ = take(wide * cp), weights_ = take(pairs);
-        beta = take(rows_v, n.corrects || n.weighs), weights_b_ = take(pairs, n.corrects);
+        q = take(rows_q), k = take(rows_q), u = take(rows_v), o = take(rows_v), state = take(wide * vp), turned_ = take((backward && tall > wide ? tall : wide) * cp), weights_ = take(pairs);
+        beta = take(rows_v, n.corrects || n.weighs), below = take(pairs, n.corrects);
         g = take(rows_of ? rows_d : c, n.decays != decay_kind::none), factor = take(value ? tall : wide, n.decays != decay_kind::none);
         between_ = take(pairs, !rows_of), running_ = take(cp, head), head_prefix_ = take(c, head), head_suffix_ = take(cp, head);
         decay_ = take(rows_d, rows_of), prefix_ = take(rows_d, rows_of), suffix_ = take(rows_d, rows_of), total_ = take((c / block + 1) * dp, rows_of);
@@ -91,9 +93,10 @@ public:
         qd = decays && !value ? take(rows_q) : q, ke = decays && !value ? take(rows_q) : k, kd = n.corrects && decays ? take(rows_q) : k;
         peak = take(wide, n.over_positions), share = take(wide, n.over_positions);
         raw = take(c * rp, n.raw > 0), draw = take(c * rp, n.raw > 0 && backward);
-        x = take(wide * vp, backward), dout = take(rows_v, backward), dq = take(rows_q, backward), dk = take(rows_q, backward), h = take(rows_v, backward);
-        da_ = take(pairs, backward), state_turned_ = take(tall * qp, backward), x_turned_ = take(tall * qp, backward), u_turned_ = take(tall * cp, backward);
-        later = take(rows_q, backward && n.corrects), dbeta = take(rows_v, backward && (n.corrects || n.weighs)), db_ = take(pairs, backward && n.corrects);
+        x = take(wide * vp, backward && !causal), dout = take(rows_v, backward), dq = take(rows_q, backward), dk = take(rows_q, backward), h = take(rows_v, backward);
+        da_ = take(pairs, backward), state_turned = take(turned_size(), backward && !causal), x_turned = take(turned_size(), backward), h_turned_ = take(tall * cp, backward && causal);
+        u_turned_ = turned_; // keys are done with by then
+        later = take(rows_q > rows_v ? rows_q : rows_v, backward && n.corrects), dbeta = take(rows_v, backward && (n.corrects || n.weighs)), db_ = take(pairs, backward && n.corrects);
         dg = take(rows_of ? rows_d : c, backward && decays);
         earlier_ = take(rows_q, backward && channel), some_ = take(block * qp, backward && channel);
     }
@@ -106,35 +109,30 @@ public:
     }
     static void clear(T* p, extent_t rows, extent_t p_pitch, extent_t width);
     void clear_state(T* s) const { clear(s, wide, vp, tall); }
-    void copy_state(T const* from, T* to) const {
-        for (extent_t r = 0; r < wide; ++r) {
-            for (extent_t c = 0; c < tall; c += lanes) { V::load(from + r * vp + c).store(to + r * vp + c); }
-        }
-    }
-    extent_t state_size() const { return wide * vp; }
+    extent_t turned_size() const { return tall * qp; }
 
-    // From packed rows: decayed rows, scores. Without queries, what the state alone needs.
-    void prepare(extent_t len, bool queries);
+    // From packed rows: decayed rows, scores. Without queries, what the state alone needs; again, for backward, B is there already and there are no decayed rows unless decays are of channels.
+    void prepare(extent_t len, bool queries, bool again = false);
     // The delta rule's u from v, in place.
     void solve(extent_t len, T* residual = nullptr);
     // u again from what solve kept: beta times it.
     void resolve(extent_t len, T const* residual);
     void read(extent_t len);
     void read_state_only(extent_t len);
-    // The state after the chunk, in place or at `to`; the state is there then.
-    void advance(extent_t len, T* to = nullptr);
+    void advance(extent_t len);
 
     // sum of the weights of row t, and of q~_t with a column of the state: a denominator
     T denominator(extent_t t, extent_t column) const;
-    void turn_state();
+    // A state by rows of keys, turned into rows of values, and back.
+    void turn(T const* from, T* to) const { pack_transposed<A>(from, vp, extent_t(1), n_.width, n_.columns, to, qp, wide); }
+    void turn_back(T const* from, T* to) const { pack_transposed<A>(from, qp, extent_t(1), n_.columns, n_.width, to, vp, tall); }
 
-    // After prepare (with queries), turn_state and with dout packed: all gradients; X of the chunk's end becomes that of its start. `after` is the state after
-    // the chunk (read where there are decays), `residual` what solve kept (delta rule).
+    // After prepare (with queries), with the state before the chunk turned and dout packed: all gradients; X of the chunk's end becomes that of its start. `after` is
+    // the state after the chunk, turned (read where there are decays), `residual` what solve kept (delta rule).
     void backward(extent_t len, T const* after, T const* residual);
 
     // Orders that are not causal: all keys, then all queries; dout packed, the state turned. X becomes its sum over queries.
     void backward_of_queries(extent_t len);
-    void turn_x();
     // Softmax over positions, its pieces: peaks of packed keys; keys in place of exponentials; the state of sums into one of means, and X back by that.
     void start_positions();
     void raise_peaks(extent_t len);
@@ -183,7 +181,7 @@ private:
     void weigh(T* a, extent_t len, extent_t strict) const;
 
     // Head decays: E_ts row by row, the sums of logarithms carried along t.
-    void head_tables(extent_t len, bool queries);
+    void head_tables(extent_t len, bool queries, bool rows_too);
 
     // Channel decays: a, and the products inside a block up to a token, after it, and of the whole block.
     void channel_tables(extent_t len);
@@ -206,6 +204,8 @@ private:
         }
     }
 
+    // h = k^ X, still without head decays: from X turned, a product of rows of values with keys along the lanes.
+    void pull_from_end(extent_t len);
     void solve_back(extent_t len, T const* residual);
     // Gradients of decayed rows into those of the rows: q~ and k~ from the chunk's start, k^ to its end.
     void decay_back(extent_t len, T* rows, T const* inside, T const* per_token, bool from_start) const;
@@ -217,22 +217,22 @@ private:
 };
 
 template <class T, class A>
-void recurrent_chunk<T, A>::prepare(extent_t len, bool queries) {
+void recurrent_chunk<T, A>::prepare(extent_t len, bool queries, bool again) {
     if (n_.decays == decay_kind::channel || n_.decays == decay_kind::value) { channel_tables(len); }
     if (n_.decays == decay_kind::channel) {
         channel_scores(len, queries);
         return;
     }
-    head_tables(len, queries);
+    head_tables(len, queries, !again);
     if (!queries && !n_.corrects) { return; }
     pack_transposed<A>(k, qp, extent_t(1), len, n_.width, turned_, cp, padded(len));
     if (queries) {
         product::run(len, padded(len), n_.width, q, qp, 1, turned_, cp, weights_, cp, put::write, reach::columns);
         weigh(weights_, len, 0);
     }
-    if (n_.corrects) {
-        product::run(len, padded(len), n_.width, k, qp, 1, turned_, cp, weights_b_, cp, put::write, reach::columns, nullptr, &coming);
-        weigh(weights_b_, len, 1);
+    if (n_.corrects && !again) {
+        product::run(len, padded(len), n_.width, k, qp, 1, turned_, cp, below, cp, put::write, reach::columns, nullptr, &coming);
+        weigh(below, len, 1);
     }
 }
 template <class T, class A>
@@ -241,8 +241,8 @@ void recurrent_chunk<T, A>::solve(extent_t len, T* residual) {
     product::run(len, tall, n_.width, kd, qp, 1, state, vp, u, vp, put::subtract, reach::all, nullptr, &coming);
     for (extent_t i = 0; i < len; i += substitute_rows) {
         extent_t const rows = len - i < substitute_rows ? len - i : extent_t(substitute_rows);
-        if (i > 0) { product::run(rows, tall, i, weights_b_ + i * cp, cp, 1, u, vp, u + i * vp, vp, put::subtract, reach::all, nullptr, &coming); }
-        substitute<A>(weights_b_ + i * cp + i, cp, rows, beta + i * vp, vp, tall, u + i * vp, residual == nullptr ? nullptr : residual + i * vp);
+        if (i > 0) { product::run(rows, tall, i, below + i * cp, cp, 1, u, vp, u + i * vp, vp, put::subtract, reach::all, nullptr, &coming); }
+        substitute<A>(below + i * cp + i, cp, rows, beta + i * vp, vp, tall, u + i * vp, residual == nullptr ? nullptr : residual + i * vp);
     }
 }
 template <class T, class A>
@@ -252,18 +252,14 @@ void recurrent_chunk<T, A>::resolve(extent_t len, T const* residual) {
     }
 }
 template <class T, class A>
-void recurrent_chunk<T, A>::advance(extent_t len, T* to) {
-    T const* const before = state;
-    if (to != nullptr) { state = to; }
+void recurrent_chunk<T, A>::advance(extent_t len) {
     if (n_.decays == decay_kind::value) {
-        if (before != state) { copy_state(before, state); }
         values_at_end(len);
         for (extent_t r = 0; r < n_.width; ++r) { multiply(factor, state + r * vp, 1, 0, tall); }
         product::run(n_.width, tall, len, k, 1, qp, ue_, vp, state, vp, put::add, reach::all, nullptr, &coming);
         return;
     }
-    product::run(n_.width, tall, len, ke, 1, qp, u, vp, state, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor, &coming, before);
-    clear(state + n_.width * vp, before == state ? 0 : wide - n_.width, vp, tall);
+    product::run(n_.width, tall, len, ke, 1, qp, u, vp, state, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor, &coming);
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::read(extent_t len) {
@@ -281,39 +277,60 @@ template <class T, class A>
 T recurrent_chunk<T, A>::denominator(extent_t t, extent_t column) const {
     V sum(0);
     for (extent_t c = 0; c <= t; c += lanes) { sum = sum + V::load(weights_ + t * cp + c); }
-    for (extent_t c = 0; c < wide; c += lanes) { sum = fma(V::load(qd + t * qp + c), V::load(state_turned_ + column * qp + c), sum); }
+    for (extent_t c = 0; c < wide; c += lanes) { sum = fma(V::load(qd + t * qp + c), V::load(state_turned + column * qp + c), sum); }
     return total_of(sum);
 }
 template <class T, class A>
-void recurrent_chunk<T, A>::turn_state() { pack_transposed<A>(state, vp, extent_t(1), n_.width, n_.columns, state_turned_, qp, wide); }
-template <class T, class A>
-void recurrent_chunk<T, A>::turn_x() { pack_transposed<A>(x, vp, extent_t(1), n_.width, n_.columns, x_turned_, qp, wide); }
+void recurrent_chunk<T, A>::pull_from_end(extent_t len) {
+    if (n_.decays == decay_kind::channel) { pack_transposed<A>(ke, qp, extent_t(1), len, n_.width, turned_, cp, padded(len)); }
+    product::run(n_.columns, padded(len), n_.width, x_turned, qp, 1, turned_, cp, h_turned_, cp, put::write, reach::all, nullptr, &coming);
+    pack_transposed<A>(h_turned_, cp, extent_t(1), n_.columns, len, h, vp, tall);
+}
 template <class T, class A>
 void recurrent_chunk<T, A>::backward(extent_t len, T const* after, T const* residual) {
     if (n_.decays == decay_kind::value) {
         value_backward(len, after);
         return;
     }
+    bool const channel = n_.decays == decay_kind::channel, head = n_.decays == decay_kind::head;
+    auto const pairs_of = [&](T const* left, T* to) HEED_INLINE_LAMBDA { product::run(len, padded(len), n_.columns, left, vp, 1, u_turned_, cp, to, cp, put::write, reach::columns, nullptr, &coming); };
+    auto const rows_of = [&](T const* left, T const* right, T* to, put how, T const* by) HEED_INLINE_LAMBDA { product::run(len, wide, n_.columns, left, vp, 1, right, qp, to, qp, how, reach::all, by, &coming); };
+    auto const mix = [&](T const* weights, T const* right, T* to, put how, bool later_ones) HEED_INLINE_LAMBDA {
+        product::run(len, wide, len, weights, later_ones ? 1 : cp, later_ones ? cp : 1, right, qp, to, qp, how, later_ones ? reach::upper : reach::lower, nullptr, &coming);
+    };
+    auto const into_x = [&](T const* left, T const* right, put how) HEED_INLINE_LAMBDA { product::run(n_.columns, wide, len, left, 1, vp, right, qp, x_turned, qp, how, reach::all, factor, &coming); };
+    put const decayed = head ? put::scale_add : put::add;
+
     if (n_.corrects) { resolve(len, residual); }
-    turn_x();
+    pull_from_end(len);
     pack_transposed<A>(u, vp, extent_t(1), len, n_.columns, u_turned_, cp, padded(len));
-    product::run(len, tall, n_.width, ke, qp, 1, x, vp, h, vp, put::write, reach::all, nullptr, &coming);
-    product::run(len, tall, len, weights_, 1, cp, dout, vp, h, vp, put::add, reach::upper, nullptr, &coming);
+    product::run(len, tall, len, weights_, 1, cp, dout, vp, h, vp, decayed, reach::upper, head_suffix_, &coming);
     if (n_.corrects) { solve_back(len, residual); }
-    product::run(len, padded(len), n_.columns, dout, vp, 1, u_turned_, cp, da_, cp, put::write, reach::columns, nullptr, &coming);
-    product::run(len, wide, n_.columns, dout, vp, 1, state_turned_, qp, dq, qp, put::write, reach::all, nullptr, &coming);
-    product::run(len, wide, n_.columns, u, vp, 1, x_turned_, qp, dk, qp, put::write, reach::all, nullptr, &coming);
-    if (n_.corrects) {
-        product::run(len, padded(len), n_.columns, h, vp, 1, u_turned_, cp, db_, cp, put::write, reach::columns, nullptr, &coming);
-        product::run(len, wide, n_.columns, h, vp, 1, state_turned_, qp, later, qp, put::write, reach::all, nullptr, &coming);
+    pairs_of(dout, da_);
+    if (n_.corrects) { pairs_of(h, db_); }
+    if (!channel) { // decays from the chunk's start: of do and -h, and by them of everything
+        for (extent_t t = 0; head && t < len; ++t) { scale_in_place<A>(dout + t * vp, tall, head_prefix_[t]); }
+        for (extent_t t = 0; n_.corrects && t < len; ++t) {
+            V const by(head ? -head_prefix_[t] : T(-1));
+            for (extent_t c = t * vp; c < t * vp + tall; c += lanes) { (V::load(h + c) * by).store(later + c); }
+        }
     }
-    decay_back(len, dq, prefix_, head_prefix_, true);
-    if (n_.corrects) { decay_back(len, later, prefix_, head_prefix_, true); }
-    decay_back(len, dk, suffix_, head_suffix_, false);
+    rows_of(dout, state_turned, dq, put::write, nullptr);
+    rows_of(u, x_turned, dk, put::write, nullptr);
+    if (channel && n_.corrects) { rows_of(h, state_turned, later, put::write, nullptr); }
+    if (!channel && n_.corrects) {
+        rows_of(later, state_turned, dk, decayed, head_suffix_);
+    } else {
+        decay_back(len, dk, suffix_, head_suffix_, false);
+    }
+    if (channel) {
+        decay_back(len, dq, prefix_, nullptr, true);
+        if (n_.corrects) { decay_back(len, later, prefix_, nullptr, true); }
+    }
     if (n_.decays != decay_kind::none) { end_of_decays(len, after); }
-    product::run(n_.width, tall, len, qd, 1, qp, dout, vp, x, vp, n_.decays == decay_kind::none ? put::add : put::scale_add, reach::all, factor, &coming);
-    if (n_.corrects) { product::run(n_.width, tall, len, kd, 1, qp, h, vp, x, vp, put::subtract, reach::all, nullptr, &coming); }
-    if (n_.decays == decay_kind::channel) {
+    into_x(dout, channel ? qd : q, n_.decays == decay_kind::none ? put::add : put::scale_columns);
+    if (n_.corrects) { channel ? into_x(h, kd, put::subtract) : into_x(later, k, put::add); }
+    if (channel) {
         weigh_no_decay(da_, len, 0);
         channel_gradients(len, da_, q, dq, T(1));
         if (n_.corrects) {
@@ -322,38 +339,35 @@ void recurrent_chunk<T, A>::backward(extent_t len, T const* after, T const* resi
         }
     } else {
         weigh(da_, len, 0);
-        product::run(len, wide, len, da_, cp, 1, k, qp, dq, qp, put::add, reach::lower, nullptr, &coming);
-        product::run(len, wide, len, da_, 1, cp, q, qp, dk, qp, put::add, reach::upper, nullptr, &coming);
+        mix(da_, k, dq, put::add, false);
+        mix(da_, q, dk, put::add, true);
         if (n_.corrects) {
             weigh(db_, len, 1);
-            product::run(len, wide, len, db_, cp, 1, k, qp, later, qp, put::add, reach::lower, nullptr, &coming);
-            product::run(len, wide, len, db_, 1, cp, k, qp, dk, qp, put::subtract, reach::upper, nullptr, &coming);
+            mix(db_, k, dk, put::subtract, false);
+            mix(db_, k, dk, put::subtract, true);
         }
     }
     if (n_.decays != decay_kind::none) { decay_gradients(len); }
-    if (n_.corrects) {
+    if (channel && n_.corrects) {
         each(len, [&](extent_t at, extent_t) { (V::load(dk + at) - V::load(later + at)).store(dk + at); });
     }
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::backward_of_queries(extent_t len) {
-    product::run(len, wide, n_.columns, dout, vp, 1, state_turned_, qp, dq, qp, put::write);
+    product::run(len, wide, n_.columns, dout, vp, 1, state_turned, qp, dq, qp, put::write);
     product::run(n_.width, tall, len, q, 1, qp, dout, vp, x, vp, put::add);
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::backward_of_keys(extent_t len) {
     product::run(len, tall, n_.width, k, qp, 1, x, vp, h, vp, put::write);
-    product::run(len, wide, n_.columns, u, vp, 1, x_turned_, qp, dk, qp, put::write);
+    product::run(len, wide, n_.columns, u, vp, 1, x_turned, qp, dk, qp, put::write);
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::solve_back(extent_t len, T const* residual) {
     for (extent_t i = (len - 1) / substitute_rows * substitute_rows; i >= 0; i -= substitute_rows) {
         extent_t const rows = len - i < substitute_rows ? len - i : extent_t(substitute_rows), done = i + rows;
-        if (done < len) { product::run(rows, tall, len - done, weights_b_ + done * cp + i, 1, cp, h + done * vp, vp, h + i * vp, vp, put::subtract); }
-        substitute_back<A>(weights_b_ + i * cp + i, cp, rows, beta + i * vp, vp, tall, h + i * vp, dbeta + i * vp);
-    }
-    for (extent_t t = 0; t < len; ++t) {
-        for (extent_t c = 0; c < tall; c += lanes) { (V::load(dbeta + t * vp + c) * V::load(residual + t * vp + c)).store(dbeta + t * vp + c); }
+        if (done < len) { product::run(rows, tall, len - done, below + done * cp + i, 1, cp, h + done * vp, vp, h + i * vp, vp, put::subtract); }
+        substitute_back<A>(below + i * cp + i, cp, rows, beta + i * vp, vp, tall, h + i * vp, residual + i * vp, dbeta + i * vp);
     }
 }
 template <class T, class A>

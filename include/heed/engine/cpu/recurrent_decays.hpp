@@ -8,7 +8,7 @@
 namespace heed {
 
 template <class T, class A>
-void recurrent_chunk<T, A>::head_tables(extent_t len, bool queries) {
+void recurrent_chunk<T, A>::head_tables(extent_t len, bool queries, bool rows_too) {
     if (n_.decays != decay_kind::head) { return; }
     extent_t const end = padded(len);
     for (extent_t s = 0; s < end; s += lanes) { V(0).store(running_ + s); }
@@ -27,6 +27,7 @@ void recurrent_chunk<T, A>::head_tables(extent_t len, bool queries) {
     }
     for (extent_t s = 0; s < end; s += lanes) { fast_exp2(V::load(running_ + s)).store(head_suffix_ + s); }
     for (extent_t c = 0; c < wide; c += lanes) { V(head_prefix_[len - 1]).store(factor + c); }
+    if (!rows_too) { return; }
     each(len, [&](extent_t at, extent_t t) {
         V const key = V::load(k + at), from_start(head_prefix_[t]);
         (key * V(head_suffix_[t])).store(ke + at);
@@ -73,8 +74,8 @@ void recurrent_chunk<T, A>::channel_scores(extent_t len, bool queries) {
         if (t0 > 0 && (queries || n_.corrects)) { pack_transposed<A>(ke, qp, extent_t(1), t0, n_.width, turned_, cp, t0); }
         if (queries) { block_scores(q, qd, weights_, t0, rows, len); }
         if (n_.corrects) {
-            block_scores(k, kd, weights_b_, t0, rows, len);
-            for (extent_t t = t0; t < t1; ++t) { weights_b_[t * cp + t] = T(0); }
+            block_scores(k, kd, below, t0, rows, len);
+            for (extent_t t = t0; t < t1; ++t) { below[t * cp + t] = T(0); }
         }
         pull_keys(ke, t0, t1);
         for (extent_t c = 0; c < wide; c += lanes) { (V::load(factor + c) * V::load(total_ + t0 / block * qp + c)).store(factor + c); }
@@ -109,42 +110,42 @@ void recurrent_chunk<T, A>::decay_back(extent_t len, T* rows, T const* inside, T
 template <class T, class A>
 void recurrent_chunk<T, A>::end_of_decays(extent_t len, T const* after) {
     if (n_.decays == decay_kind::channel) {
-        for (extent_t r = 0; r < n_.width; ++r) {
+        for (extent_t c = 0; c < wide; c += lanes) {
             V sum(0);
-            for (extent_t c = 0; c < tall; c += lanes) { sum = fma(V::load(after + r * vp + c), V::load(x + r * vp + c), sum); }
-            dg[(len - 1) * qp + r] = total_of(sum);
+            for (extent_t r = 0; r < n_.columns; ++r) { sum = fma(V::load(after + r * qp + c), V::load(x_turned + r * qp + c), sum); }
+            sum.store(dg + (len - 1) * qp + c);
         }
-        for (extent_t r = n_.width; r < wide; ++r) { dg[(len - 1) * qp + r] = T(0); }
         return;
     }
     V sum[4] = {V(0), V(0), V(0), V(0)}; // rows apart, for their sums not to wait for each other
-    for (extent_t r = 0; r < n_.width; ++r) {
+    for (extent_t r = 0; r < n_.columns; ++r) {
         V& of = sum[r % 4];
-        for (extent_t c = 0; c < tall; c += lanes) { of = fma(V::load(after + r * vp + c), V::load(x + r * vp + c), of); }
+        for (extent_t c = 0; c < wide; c += lanes) { of = fma(V::load(after + r * qp + c), V::load(x_turned + r * qp + c), of); }
     }
     dg[len - 1] = total_of((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 template <class T, class A>
 void recurrent_chunk<T, A>::decay_gradients(extent_t len) {
-    auto const of = [&](extent_t at) HEED_INLINE_LAMBDA {
-        V const key = V::load(k + at);
-        V r = V::load(q + at) * V::load(dq + at) - key * V::load(dk + at);
-        if (n_.corrects) { r = r - key * V::load(later + at); }
-        return r;
-    };
     if (n_.decays == decay_kind::channel) {
         for (extent_t c = 0; c < wide; c += lanes) {
             V sum = V::load(dg + (len - 1) * qp + c);
             for (extent_t t = len - 1; t >= 0; --t) {
-                sum = sum + of(t * qp + c);
-                sum.store(dg + t * qp + c);
+                extent_t const at = t * qp + c;
+                V by_key = V::load(dk + at);
+                if (n_.corrects) { by_key = by_key + V::load(later + at); }
+                sum = sum + (V::load(q + at) * V::load(dq + at) - V::load(k + at) * by_key);
+                sum.store(dg + at);
             }
         }
     } else {
         T sum = dg[len - 1];
+        T const sign = n_.corrects ? T(1) : T(-1);
         for (extent_t t = len - 1; t >= 0; --t) {
             V row(0);
-            for (extent_t c = 0; c < wide; c += lanes) { row = row + of(t * qp + c); }
+            for (extent_t at = t * qp; at < t * qp + wide; at += lanes) { row = row + fma(V::load(q + at), V::load(dq + at), V::load(k + at) * V::load(dk + at) * V(sign)); }
+            if (n_.corrects) { // there dk is the whole; by the key as the earlier token it is u du, which is beta dbeta
+                for (extent_t at = t * vp; at < t * vp + tall; at += lanes) { row = fma(V::load(beta + at) * V(-2), V::load(dbeta + at), row); }
+            }
             sum += total_of(row);
             dg[t] = sum;
         }

@@ -44,7 +44,7 @@ struct recurrent_forward {
     static chunk_sizes sizes(form const& m, extent_t d, extent_t columns) { return {tokens, m.width(d), columns + (m.sums_ones() ? 1 : 0), m.decays, m.corrects, m.weighs, rows::of_rows ? d : 0, m.over_positions}; }
     static std::size_t slot_bytes(form const& m, extent_t width, division const& d) {
         arena count(nullptr);
-        chunk const c(sizes(m, width, d.columns), false, count);
+        chunk const c(sizes(m, width, d.columns), false, m.causal, count);
         return count.bytes();
     }
 
@@ -54,7 +54,7 @@ struct recurrent_forward {
         std::size_t const bytes = slot_bytes(m, p.q.extent(3), d);
         detail::for_each_item<A>(executor, slots, d.items, [&](extent_t item, int slot) {
             arena room(base + static_cast<std::size_t>(slot) * bytes);
-            chunk c(sizes(m, p.q.extent(3), d.columns), false, room);
+            chunk c(sizes(m, p.q.extent(3), d.columns), false, m.causal, room);
             extent_t const cut = item % d.cuts, head = item / d.cuts, b = head / p.heads(), h = head % p.heads();
             extent_t const c0 = cut * d.columns, left = p.v.extent(3) - c0;
             walk(m, p, {b, h, p.head_of(p.q, h), p.head_of(p.k, h), p.head_of(p.v, h), c0, left < d.columns ? left : d.columns}, c);

@@ -86,16 +86,20 @@ void recurrent_chunk<T, A>::mix_values_back(extent_t len) {
 // o holds what the chunk gave, for the gradients of decays.
 template <class T, class A>
 void recurrent_chunk<T, A>::value_backward(extent_t len, T const* after) {
-    turn_x();
-    product::run(len, tall, n_.width, k, qp, 1, x, vp, h, vp, put::write);
+    pull_from_end(len);
     decay_back(len, h, suffix_, nullptr, false);
     value_scores(len);
     mix_values_back(len);
     values_at_end(len);
-    product::run(len, wide, n_.columns, ue_, vp, 1, x_turned_, qp, dk, qp, put::write);
-    for (extent_t c = 0; c < tall; c += lanes) { // sums over r >= t of do o - u du, and of S X at the end
+    product::run(len, wide, n_.columns, ue_, vp, 1, x_turned, qp, dk, qp, put::write);
+    T* const at_end = block_rows_;
+    for (extent_t c = 0; c < tall; ++c) {
         V sum(0);
-        for (extent_t r = 0; r < n_.width; ++r) { sum = fma(V::load(after + r * vp + c), V::load(x + r * vp + c), sum); }
+        for (extent_t r = 0; c < n_.columns && r < wide; r += lanes) { sum = fma(V::load(after + c * qp + r), V::load(x_turned + c * qp + r), sum); }
+        at_end[c] = total_of(sum);
+    }
+    for (extent_t c = 0; c < tall; c += lanes) { // sums over r >= t of do o - u du, and of S X at the end
+        V sum = V::load(at_end + c);
         for (extent_t t = len - 1; t >= 0; --t) {
             extent_t const at = t * vp + c;
             sum = sum + (V::load(dout + at) * V::load(o + at) - V::load(u + at) * V::load(h + at));
@@ -103,9 +107,8 @@ void recurrent_chunk<T, A>::value_backward(extent_t len, T const* after) {
         }
     }
     decay_back(len, dout, prefix_, nullptr, true);
-    product::run(len, wide, n_.columns, dout, vp, 1, state_turned_, qp, dq, qp, put::write);
-    for (extent_t r = 0; r < n_.width; ++r) { multiply(factor, x + r * vp, 1, 0, tall); }
-    product::run(n_.width, tall, len, q, 1, qp, dout, vp, x, vp, put::add);
+    product::run(len, wide, n_.columns, dout, vp, 1, state_turned, qp, dq, qp, put::write);
+    product::run(n_.columns, wide, len, dout, 1, vp, q, qp, x_turned, qp, put::scale_add, reach::all, factor);
     product::run(len, wide, len, da_, cp, 1, k, qp, dq, qp, put::add, reach::lower);
     product::run(len, wide, len, da_, 1, cp, q, qp, dk, qp, put::add, reach::upper);
 }
