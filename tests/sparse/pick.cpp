@@ -6,6 +6,7 @@
 #include <heed/front/chosen.hpp>
 #include <heed/front/pick.hpp>
 #include <heed/front/reordered.hpp>
+#include <heed/policy/load/rotary.hpp>
 #include <heed/policy/pattern/neighbourhood.hpp>
 #include <heed/policy/pattern/positions.hpp>
 
@@ -96,6 +97,12 @@ TEST_CASE("reordered: the same rows whatever the order of the queries, forward a
     };
     CHECK((near(p.out, other.out) && near(p.lse, other.lse) && near(p.dq, other.dq) && near(p.dk, other.dk) && near(p.dv, other.dv)));
     CHECK((other.intact()));
+
+    // rotated queries keep their positions
+    auto const turned = [&](auto const& pattern) { return heed::with_load(heed::chosen_attention(heed::any_pattern(pattern), heed::inv_sqrt<double>(6)), heed::load{heed::rotary{}, heed::rotary{}}); };
+    heed::forward(turned(rows), p.q.in(), p.k.in(), p.v.in(), p.out.view());
+    heed::forward(heed::reordered{turned(tiles), patches.order()}, p.q.in(), p.k.in(), p.v.in(), other.out.view());
+    CHECK((near(p.out, other.out)));
 
     std::vector<std::int32_t> order(static_cast<std::size_t>(N), 0);
     CHECK_THROWS_WITH(heed::forward(heed::reordered{m.mechanism, heed::tensor_view<std::int32_t const>(order.data(), {1, 1, N, 1})}, p.q.in(), p.k.in(), p.v.in(), p.out.view()), contains("slot 1 of the order names query 0"));

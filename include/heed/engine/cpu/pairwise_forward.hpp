@@ -16,11 +16,11 @@
 #include <heed/engine/cpu/kernels.hpp>
 #include <heed/engine/cpu/parallel.hpp>
 #include <heed/engine/cpu/pattern_cut.hpp>
+#include <heed/engine/cpu/query_places.hpp>
 #include <heed/engine/cpu/row_scores.hpp>
 #include <heed/engine/cpu/saved_rows.hpp>
 #include <heed/engine/cpu/score_tables.hpp>
 #include <heed/engine/cpu/skipped_nan.hpp>
-#include <heed/engine/cpu/tile_loads.hpp>
 #include <heed/engine/problem.hpp>
 #include <heed/engine/workspace.hpp>
 #include <heed/family/pairwise.hpp>
@@ -58,6 +58,7 @@ struct pairwise_forward {
     static constexpr bool row_wise = RowWiseNormalizer<normalizer_type, V>, counts = CountingNormalizer<normalizer_type, V>;
     static constexpr int kept = detail::kept_of<normalizer_type>();
     static constexpr bool tallies = requires(normalizer_type const n, V x) { n.tally(x, x); };
+    static constexpr bool places_rows = true; // queries may stand elsewhere than one behind the other
     static constexpr bool weighs = !linear || !requires { requires !normalizer_type::weighs; }; // else weights are the scores, unless some are NaN
     using cut = pattern_cut<decltype(M::pattern), T, A, C>;
     // Query tiles that share a walk. Rows made of factors cost a seventh of a walk of C.tiles tiles, so that more share it.
@@ -180,8 +181,8 @@ protected:
             begin(h);
         }
         // Where these rows go, and the queries of the item that most likely comes next: a window's walk is short, and 4 % of it was spent waiting for them.
-        expect_rows<true>(c.x.out, c.at.batch, c.at.head, rows);
-        expect_rows<false>(c.x.q, c.at.batch, c.at.head, intersect({0, rows.begin}, {rows.begin - count * pitch, rows.begin}));
+        expect_queries<true>(c.m.load.q, c.x.out, c.at.batch, c.at.head, rows);
+        expect_queries<false>(c.m.load.q, c.x.q, c.at.batch, c.at.head, intersect({0, rows.begin}, {rows.begin - count * pitch, rows.begin}));
         range const hull = detail::hull_of(c.m.pattern, c.at, rows);
         if constexpr (row_wise) {
             whole_rows(tiles[0], hull);
@@ -469,11 +470,11 @@ protected:
                 }
             }
         }
-        store_transposed<A>(h.o, pitch, h.rows, h.x.out, h.at.batch, h.at.head, h.mem.v);
+        store_queries<A>(h.m.load.q, h.o, pitch, h.rows, h.x.out, h.at.batch, h.at.head, h.mem.v);
         if (h.x.lse.data_handle() != nullptr) {
             if constexpr (kept > 0) {
                 for (extent_t i = 0; i < h.rows.size(); ++i) {
-                    detail::save_row<V>(h.m.normalizer, h.state[i / lanes], static_cast<int>(i % lanes), h.x.lse_unit, h.x.lse, h.at.batch, h.at.head, h.rows.begin + i);
+                    detail::save_row<V>(h.m.normalizer, h.state[i / lanes], static_cast<int>(i % lanes), h.x.lse_unit, h.x.lse, h.at.batch, h.at.head, place_of(h.m.load.q, h.rows.begin + i));
                 }
             }
         }

@@ -49,14 +49,19 @@ struct pattern_cut {
             }
             if (last == 0) { continue; }
             for (int w = first; w < last; ++w) { masked = masked || of[w] != tile::full; }
+            int begin = j, stop = end;
+            if constexpr (packed) { // the keys at the ends that nobody attends
+                while (words[begin] == 0) { ++begin; }
+                while (words[stop - 1] == 0) { --stop; }
+            }
             if (count > 0) {
                 segment& before = out[count - 1];
-                if (before.end == j && before.first == first && before.last == last && before.masked == masked) {
-                    before.end = end;
+                if (before.end == begin && before.first == first && before.last == last && before.masked == masked) {
+                    before.end = stop;
                     continue;
                 }
             }
-            out[count++] = {j, end, first, last, masked};
+            out[count++] = {begin, stop, first, last, masked};
         }
         return count;
     }
