@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Gated slot attention: its equations token by token, steps, cuts, gradients.
-#include "trial.hpp"
+#include "differences.hpp"
 
 #include <heed/front/gated_slot.hpp>
 
@@ -48,12 +48,7 @@ struct slots {
                 }
         return o;
     }
-    double loss() const {
-        oracle::array const o = exact(), d = oracle::read(dout.in());
-        double sum = 0;
-        for (std::size_t i = 0; i < o.x.size(); ++i) { sum += o.x[i] * d.x[i]; }
-        return sum;
-    }
+    double loss() const { return product(exact(), dout); }
 };
 
 } // namespace
@@ -66,15 +61,15 @@ TEST_CASE("Gated slots: chunks and steps are the equations; a cut sequence is th
         t.run();
         oracle::array const exact = t.exact();
         CHECK(far<double>(t.out.in(), exact) < 1e-12);
-        tensor<double> k(t.k0.shape()), v(t.v0.shape());
-        k.copy(t.k0.in()), v.copy(t.v0.in()), t.out.fill(0);
+        tensor<double> k = copied(t.k0), v = copied(t.v0);
+        t.out.fill(0);
         heed::step(t.mechanism(), t.q.in(), t.k.in(), t.v.in(), heed::final_slots<double>{{k.view(), v.view()}}, t.out.view());
         CHECK(far<double>(t.out.in(), exact) < 1e-12);
         CHECK((far(k, t.k1) < 1e-12 && far(v, t.v1) < 1e-12));
         if (n < 2) { continue; }
         k.copy(t.k0.in()), v.copy(t.v0.in()), t.out.fill(0);
         auto const piece = [&](extent_t first, extent_t count) {
-            auto const part = [&](auto x) { return heed::tensor_view(x.row(0, 0, first), {2, x.extent(1), count, x.extent(3)}, x.strides()); };
+            auto const part = [&](auto x) { return rows_of(x, first, count); };
             heed::forward(heed::gated_slot_attention(part(t.s.in()), part(t.g.in()), t.scale), part(t.q.in()), part(t.k.in()), part(t.v.in()), part(t.out.view()), heed::initial_slots<double>{{k.in(), v.in()}},
                           heed::final_slots<double>{{k.view(), v.view()}});
         };
@@ -111,25 +106,11 @@ TEST_CASE("Gated slots: gradients are those of differences, whatever the threads
     for (extent_t const decay_heads : {1, 2}) {
         slots t(70, 3, 4, 2, decay_heads, random);
         t.run_back(3);
-        tensor<double> dq(t.dq.shape()), dg(t.dg.shape());
-        dq.copy(t.dq.in()), dg.copy(t.dg.in());
+        tensor<double> const dq = copied(t.dq), dg = copied(t.dg);
         t.run_back(1);
         CHECK((same_bits(dq, t.dq) && same_bits(dg, t.dg)));
-        auto const differences = [&](char const* name, tensor<double>& x, tensor<double> const& d, int stride) {
-            int at = 0;
-            x.each_at([&](double& y, extent_t b, extent_t h, extent_t n, extent_t e) {
-                if (at++ % stride != 0) { return; }
-                double const was = y, step = 1e-5;
-                y = was + step;
-                double const up = t.loss();
-                y = was - step;
-                double const down = t.loss();
-                y = was;
-                CAPTURE(name, n, e);
-                CHECK((up - down) / (2 * step) == approx(d(b, h, n, e)).epsilon(1e-6).margin(1e-6));
-            });
-        };
-        differences("dq", t.q, t.dq, 31), differences("dk", t.k, t.dk, 29), differences("dv", t.v, t.dv, 23), differences("ds", t.s, t.ds, 41), differences("dg", t.g, t.dg, 37);
+        differences const check([&] { return t.loss(); }, decay_heads == 1 ? "shared decays" : "decays of a head");
+        check("dq", t.q, t.dq, 31), check("dk", t.k, t.dk, 29), check("dv", t.v, t.dv, 23), check("ds", t.s, t.ds, 41), check("dg", t.g, t.dg, 37);
     }
     slots t(5, 3, 4, 2, 2, random), other(6, 3, 4, 2, 2, random);
     CHECK_THROWS_WITH(heed::forward(other.mechanism(), t.q.in(), t.k.in(), t.v.in(), t.out.view()), contains("slots.seq must equal q.seq"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Local linear attention and Parallax: ridge regressions solved by elimination as the oracle, laws, gradients.
-#include "trial.hpp"
+#include "differences.hpp"
 
 #include <heed/front/local_linear.hpp>
 
@@ -100,30 +100,10 @@ void check_gradients(P order, extent_t n, extent_t m, random_source& random) {
     planes t(n, m, 3, 2, 2, random);
     t.run_back<Parallax>(order, 3);
     CHECK(far<double>(t.out.in(), t.exact<Parallax>(causal)) < 1e-9);
-    auto const loss = [&] {
-        oracle::array const o = t.exact<Parallax>(causal), d = oracle::read(t.dout.in());
-        double sum = 0;
-        for (std::size_t i = 0; i < o.x.size(); ++i) { sum += o.x[i] * d.x[i]; }
-        return sum;
-    };
-    auto const differences = [&](char const* name, tensor<double>& x, tensor<double> const& d, int stride) {
-        int at = 0;
-        x.each_at([&](double& y, extent_t b, extent_t h, extent_t row, extent_t e) {
-            if (at++ % stride != 0) { return; }
-            double const was = y, step = 1e-5;
-            y = was + step;
-            double const up = loss();
-            y = was - step;
-            double const down = loss();
-            y = was;
-            CAPTURE(name, Parallax, causal, row, e);
-            CHECK((up - down) / (2 * step) == approx(d(b, h, row, e)).epsilon(2e-6).margin(2e-6));
-        });
-    };
-    differences("dq", t.q, t.dq, 53), differences("dk", t.k, t.dk, 31), differences("dv", t.v, t.dv, 29);
-    if (Parallax) { differences("dr", t.r, t.dr, 67); }
-    tensor<double> dk(t.dk.shape());
-    dk.copy(t.dk.in());
+    differences const check([&] { return product(t.exact<Parallax>(causal), t.dout); }, Parallax ? "parallax" : "local linear", 2e-6, 2e-6);
+    check("dq", t.q, t.dq, 53), check("dk", t.k, t.dk, 31), check("dv", t.v, t.dv, 29);
+    if (Parallax) { check("dr", t.r, t.dr, 67); }
+    tensor<double> const dk = copied(t.dk);
     t.run_back<Parallax>(order, 1);
     CHECK(same_bits(dk, t.dk));
 }
@@ -177,8 +157,7 @@ TEST_CASE("Local regressions: large scores, a relative penalty, a NaN that nobod
     t.relative = false;
     t.q.normal(random), t.k.normal(random);
     t.run_back<false>(heed::causal_bottom_right{});
-    tensor<double> out(t.out.shape()), dk(t.dk.shape());
-    out.copy(t.out.in()), dk.copy(t.dk.in());
+    tensor<double> const out = copied(t.out), dk = copied(t.dk);
     t.v(0, 0, 50, 1) = NAN, t.k(0, 0, 66, 0) = INFINITY;
     t.run_back<false>(heed::causal_bottom_right{});
     double apart = 0;

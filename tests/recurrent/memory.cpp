@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Memory that learns by gradient steps: token by token as the oracle, in both rules, laws, gradients, 16-bit storage.
-#include "trial.hpp"
+#include "differences.hpp"
 
 #include <heed/front/gradient_memory.hpp>
 #include <heed/front/recurrent.hpp>
@@ -59,11 +59,7 @@ struct memories {
     }
     double loss() const {
         result const r = exact();
-        oracle::array const d = oracle::read(dout.in()), m = oracle::read(dm1.in()), s = oracle::read(ds1.in());
-        double sum = 0;
-        for (std::size_t i = 0; i < d.x.size(); ++i) { sum += r.out.x[i] * d.x[i]; }
-        for (std::size_t i = 0; i < m.x.size(); ++i) { sum += r.m.x[i] * m.x[i] + r.s.x[i] * s.x[i]; }
-        return sum;
+        return product(r.out, dout) + product(r.m, dm1) + product(r.s, ds1);
     }
 };
 
@@ -93,26 +89,12 @@ TEST_CASE("Memories: gradients are those of differences, whatever the threads", 
             memories t(70, 3, 2, heads, random);
             t.chunk = chunk;
             t.run(), t.run_back(3);
-            tensor<double> dk(t.dk.shape()), dalpha(t.dalpha.shape());
-            dk.copy(t.dk.in()), dalpha.copy(t.dalpha.in());
+            tensor<double> const dk = copied(t.dk), dalpha = copied(t.dalpha);
             t.run_back(1);
             CHECK((same_bits(dk, t.dk) && same_bits(dalpha, t.dalpha)));
-            auto const differences = [&](char const* name, tensor<double>& x, tensor<double> const& d, int stride) {
-                int at = 0;
-                x.each_at([&](double& y, extent_t b, extent_t h, extent_t row, extent_t e) {
-                    if (at++ % stride != 0) { return; }
-                    double const was = y, step = 1e-5;
-                    y = was + step;
-                    double const up = t.loss();
-                    y = was - step;
-                    double const down = t.loss();
-                    y = was;
-                    CAPTURE(name, chunk, row, e);
-                    CHECK((up - down) / (2 * step) == approx(d(b, h, row, e)).epsilon(1e-6).margin(1e-6));
-                });
-            };
-            differences("dq", t.q, t.dq, 61), differences("dk", t.k, t.dk, 37), differences("dv", t.v, t.dv, 41), differences("dtheta", t.theta, t.dtheta, 19), differences("dalpha", t.alpha, t.dalpha, 11);
-            differences("deta", t.eta, t.deta, 19), differences("dm0", t.m0, t.dm0, 5), differences("ds0", t.s0, t.ds0, 5);
+            differences const check([&] { return t.loss(); }, "chunks of " + std::to_string(chunk));
+            check("dq", t.q, t.dq, 61), check("dk", t.k, t.dk, 37), check("dv", t.v, t.dv, 41), check("dtheta", t.theta, t.dtheta, 19), check("dalpha", t.alpha, t.dalpha, 11);
+            check("deta", t.eta, t.deta, 19), check("dm0", t.m0, t.dm0, 5), check("ds0", t.s0, t.ds0, 5);
         }
     }
 }
@@ -129,10 +111,10 @@ TEST_CASE("Memories: without momentum and forgetting, the delta rule; a cut sequ
     CHECK(far(t.out, out) < 1e-12);
     memories w(130, 6, 5, 2, random);
     w.run();
-    tensor<double> m(w.m0.shape()), s(w.s0.shape());
-    m.copy(w.m0.in()), s.copy(w.s0.in()), out.fill(0);
+    tensor<double> m = copied(w.m0), s = copied(w.s0);
+    out.fill(0);
     for (extent_t first = 0; first < 130; first += 47) {
-        auto const part = [&](auto x) { return heed::tensor_view(x.row(0, 0, first), {x.extent(0), x.extent(1), std::min<extent_t>(47, 130 - first), x.extent(3)}, x.strides()); };
+        auto const part = [&](auto x) { return rows_of(x, first, 47); };
         heed::forward(heed::gradient_memory<double>{part(w.theta.in()), part(w.alpha.in()), part(w.eta.in()), 0, w.scale}, part(w.q.in()), part(w.k.in()), part(w.v.in()), part(out.view()),
                       heed::initial_memory<double>{{m.in(), s.in()}}, heed::final_memory<double>{{m.view(), s.view()}});
     }

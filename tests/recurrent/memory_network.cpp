@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Memories that are networks: the equations token by token as the oracle, gradients against differences, laws, refusals.
-#include "trial.hpp"
+#include "differences.hpp"
 
 #include <heed/front/memory_network.hpp>
 
@@ -71,7 +71,7 @@ struct networks {
     double loss() {
         run();
         double sum = 0;
-        auto const add = [&](tensor<double>& x, tensor<double>& by) { x.each_at([&](double& y, extent_t b, extent_t h, extent_t i, extent_t e) { sum += y * by(b, h, i, e); }); };
+        auto const add = [&](tensor<double> const& x, tensor<double> const& by) { sum += product(oracle::read(x.in()), by); };
         add(out, dout);
         for (int i = 0; i < 5; ++i) {
             if (i % 2 == 0 ? (i == 0 || (i == 2 && deep()) || (i == 4 && !momentum())) : momentum() && (i == 1 || deep())) { add(last[i], dlast[i]); }
@@ -192,16 +192,15 @@ TEST_CASE("Memory networks in chunks are their equations token by token, whateve
                 CAPTURE(static_cast<int>(kind), n, chunk);
                 CHECK(far<double>(t.out.in(), exact(t)) < 1e-12);
                 CHECK(t.out.intact());
-                tensor<double> out(t.out.shape());
-                out.copy(t.out.in());
+                tensor<double> out = copied(t.out);
                 t.run(1);
                 CHECK(same_bits(out, t.out));
                 if (n == 1 || chunk == 1) { continue; }
                 tensor<double> state[5];
-                for (int i = 0; i < 5; ++i) { state[i] = tensor<double>(t.w[i].shape()), state[i].copy(t.w[i].in()); }
+                for (int i = 0; i < 5; ++i) { state[i] = copied(t.w[i]); }
                 out.fill(0);
                 for (extent_t first = 0; first < n; first += chunk) {
-                    auto const part = [&](auto x) { return heed::tensor_view(x.row(0, 0, first), {x.extent(0), x.extent(1), std::min<extent_t>(chunk, n - first), x.extent(3)}, x.strides()); };
+                    auto const part = [&](auto x) { return rows_of(x, first, chunk); };
                     t.with([&](auto m) {
                         m.theta = part(m.theta);
                         if (t.momentum()) { m.alpha = part(m.alpha), m.eta = part(m.eta); }
@@ -220,29 +219,15 @@ TEST_CASE("Memory networks: gradients are those of differences, whatever the thr
     for (which const kind : {which::two_layers, which::test_time_training, which::normalised}) {
         networks t(kind, 11, 4, random);
         t.run(), t.run_back(3);
-        tensor<double> dk(t.dk.shape()), dtheta(t.dtheta.shape());
-        dk.copy(t.dk.in()), dtheta.copy(t.dtheta.in());
+        tensor<double> const dk = copied(t.dk), dtheta = copied(t.dtheta);
         t.run_back(1);
         CHECK((same_bits(dk, t.dk) && same_bits(dtheta, t.dtheta)));
-        auto const differences = [&](char const* name, tensor<double>& x, tensor<double> const& d, int stride) {
-            int at = 0;
-            x.each_at([&](double& y, extent_t b, extent_t h, extent_t row, extent_t e) {
-                if (at++ % stride != 0) { return; }
-                double const was = y, step = 1e-5;
-                y = was + step;
-                double const up = t.loss();
-                y = was - step;
-                double const down = t.loss();
-                y = was;
-                CAPTURE(static_cast<int>(kind), name, row, e);
-                CHECK((up - down) / (2 * step) == approx(d(b, h, row, e)).epsilon(1e-5).margin(1e-5));
-            });
-        };
-        differences("dq", t.q, t.dq, 17), differences("dk", t.k, t.dk, 17), differences("dv", t.v, t.dv_, 13), differences("dtheta", t.theta, t.dtheta, 5), differences("dw1", t.w[0], t.dw[0], 7);
-        if (t.momentum()) { differences("dalpha", t.alpha, t.dalpha, 3), differences("deta", t.eta, t.deta, 3), differences("ds1", t.w[1], t.dw[1], 7); }
-        if (t.deep()) { differences("dw2", t.w[2], t.dw[2], 5), differences("ds2", t.w[3], t.dw[3], 5); }
-        if (!t.momentum()) { differences("dbias of the map", t.w[4], t.dw[4], 3); }
-        if (!t.deep()) { differences("dweight", t.weight, t.dweight, 2), differences("dbias", t.bias, t.dbias, 2); }
+        differences const check([&] { return t.loss(); }, "network " + std::to_string(static_cast<int>(kind)), 1e-5, 1e-5);
+        check("dq", t.q, t.dq, 17), check("dk", t.k, t.dk, 17), check("dv", t.v, t.dv_, 13), check("dtheta", t.theta, t.dtheta, 5), check("dw1", t.w[0], t.dw[0], 7);
+        if (t.momentum()) { check("dalpha", t.alpha, t.dalpha, 3), check("deta", t.eta, t.deta, 3), check("ds1", t.w[1], t.dw[1], 7); }
+        if (t.deep()) { check("dw2", t.w[2], t.dw[2], 5), check("ds2", t.w[3], t.dw[3], 5); }
+        if (!t.momentum()) { check("dbias of the map", t.w[4], t.dw[4], 3); }
+        if (!t.deep()) { check("dweight", t.weight, t.dweight, 2), check("dbias", t.bias, t.dbias, 2); }
     }
 }
 
@@ -257,8 +242,7 @@ TEST_CASE("Memory networks: a step of 0 reads a fixed network; a NaN reaches its
     networks r(which::two_layers, 30, 8, random);
     r.theta.fill(0), r.alpha.fill(0), r.w[1].fill(0), r.w[3].fill(0);
     r.run();
-    tensor<double> out(r.out.shape());
-    out.copy(r.out.in());
+    tensor<double> const out = copied(r.out);
     r.k.each([](double& x) { x = -3 * x; });
     r.run();
     CHECK(far(out, r.out) < 1e-14);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Softmax of one query over every prefix: oracle, laws, infinities, gradients.
-#include "trial.hpp"
+#include "differences.hpp"
 
 #include <heed/front/aaren.hpp>
 
@@ -43,12 +43,7 @@ struct prefixes {
                 }
         return o;
     }
-    double loss() const {
-        oracle::array const o = exact(), d = oracle::read(dout.in());
-        double sum = 0;
-        for (std::size_t i = 0; i < o.x.size(); ++i) { sum += o.x[i] * d.x[i]; }
-        return sum;
-    }
+    double loss() const { return product(exact(), dout); }
 };
 
 } // namespace
@@ -79,7 +74,7 @@ TEST_CASE("Prefixes: a sequence cut in two is the whole; a call with one token i
     for (extent_t const piece : {1, 64, 97}) {
         m.fill(-INFINITY), u.fill(0), w.fill(0);
         for (extent_t first = 0; first < 150; first += piece) {
-            auto const part = [&](auto x) { return heed::tensor_view(x.row(0, 0, first), {1, 2, std::min<extent_t>(piece, 150 - first), x.extent(3)}, x.strides()); };
+            auto const part = [&](auto x) { return rows_of(x, first, piece); };
             heed::forward(heed::aaren_attention(t.scale), t.q.in(), part(t.k.in()), part(t.v.in()), part(out.view()), heed::initial_prefix{m.in(), u.in(), w.in()},
                           heed::final_prefix{m.view(), u.view(), w.view()});
         }
@@ -125,24 +120,11 @@ TEST_CASE("Prefixes: gradients are those of differences, and do not depend on th
     for (extent_t const own : {1, 2}) {
         prefixes<double> t({2, 2, 75, 3}, 5, own, random);
         t.run_back(3);
-        tensor<double> dq(t.dq.shape()), dk(t.dk.shape()), dv(t.dv.shape());
-        dq.copy(t.dq.in()), dk.copy(t.dk.in()), dv.copy(t.dv.in());
+        tensor<double> const dq = copied(t.dq), dk = copied(t.dk), dv = copied(t.dv);
         t.run_back(1);
         CHECK((same_bits(dq, t.dq) && same_bits(dk, t.dk) && same_bits(dv, t.dv)));
-        auto const differences = [&](tensor<double>& x, tensor<double> const& d, int stride) {
-            int at = 0;
-            x.each_at([&](double& y, extent_t b, extent_t h, extent_t n, extent_t e) {
-                if (at++ % stride != 0) { return; }
-                double const was = y, step = 1e-5;
-                y = was + step;
-                double const up = t.loss();
-                y = was - step;
-                double const down = t.loss();
-                y = was;
-                CHECK((up - down) / (2 * step) == approx(d(b, h, n, e)).epsilon(1e-6).margin(1e-7));
-            });
-        };
-        differences(t.q, dq, 1), differences(t.k, dk, 37), differences(t.v, dv, 61);
+        differences const check([&] { return t.loss(); }, own == 1 ? "one query for all" : "queries of their own", 1e-6, 1e-7);
+        check("dq", t.q, dq, 1), check("dk", t.k, dk, 37), check("dv", t.v, dv, 61);
     }
 }
 

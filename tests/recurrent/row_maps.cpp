@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Maps of rows: their definitions, and their transposed derivatives against central differences.
-#include "trial.hpp"
+#include "differences.hpp"
 
 #include <heed/front/recurrent_backward.hpp>
 #include <heed/mechanism/linear.hpp>
@@ -121,18 +121,6 @@ TEST_CASE("Efficient attention is two softmaxes and two products, whatever the s
     heed::forward(heed::efficient_attention(), q.in(), k.in(), v.in(), out.view());
     CHECK(far<double>(out.in(), exact().first) < 1e-13);
     heed::backward(heed::efficient_attention(), q.in(), k.in(), v.in(), out.in(), heed::nothing_saved{}, dout.in(), dq.view(), dk.view(), dv_.view());
-    auto const differences = [&](tensor<double>& x, tensor<double> const& of, extent_t stride) {
-        extent_t at = 0;
-        x.each_at([&](double& y, extent_t, extent_t, extent_t n, extent_t e) {
-            if (at++ % stride != 0) { return; }
-            double const was = y, step = 1e-5;
-            y = was + step;
-            double const up = exact().second;
-            y = was - step;
-            double const down = exact().second;
-            y = was;
-            CHECK((up - down) / (2 * step) == approx(of(0, 0, n, e)).epsilon(1e-6).margin(1e-7));
-        });
-    };
-    differences(q, dq, 1), differences(k, dk, 7), differences(v, dv_, 5);
+    differences const check([&] { return exact().second; }, "efficient attention", 1e-6, 1e-7);
+    check("dq", q, dq, 1), check("dk", k, dk, 7), check("dv", v, dv_, 5);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "trial.hpp"
+#include "differences.hpp"
 
 #include <heed/front/recurrent_backward.hpp>
 #include <heed/front/step.hpp>
@@ -234,5 +234,26 @@ HEED_TRIAL(float)
 HEED_TRIAL(double)
 #undef HEED_TRIAL
 template void run_chunks(trial<double>&, int);
+
+double product(oracle::array const& a, tensor<double> const& by) {
+    oracle::array const d = oracle::read(by.in());
+    double sum = 0;
+    for (std::size_t i = 0; i < a.x.size(); ++i) { sum += a.x[i] * d.x[i]; }
+    return sum;
+}
+void differences::operator()(char const* name, tensor<double>& x, tensor<double> const& d, int stride) const {
+    int at = 0;
+    x.each_at([&](double& y, extent_t b, extent_t h, extent_t row, extent_t e) {
+        if (at++ % stride != 0) { return; }
+        double const was = y, step = 1e-5;
+        y = was + step;
+        double const up = loss_();
+        y = was - step;
+        double const down = loss_();
+        y = was;
+        CAPTURE(name, of_, b, h, row, e);
+        CHECK((up - down) / (2 * step) == approx(d(b, h, row, e)).epsilon(epsilon_).margin(margin_));
+    });
+}
 
 } // namespace heed_test
