@@ -269,6 +269,37 @@ TEST_CASE("heed run: double in, double out", "[cli]") {
     CHECK(std::abs(value - 2) < 1e-14); // weights 1/3 and 2/3
 }
 
+TEST_CASE("heed run: mixing by distance", "[cli]") {
+    scratch_folder const folder;
+    auto const with = [&](std::vector<double> const& z) {
+        std::vector<std::int64_t> const shape{1, 1, static_cast<std::int64_t>(z.size())};
+        return folder.write("in", file_builder().add<double>("z", "F64", shape, z).add<double>("v", "F64", {1, 1, 3, 1}, {1, 10, 100}).bytes());
+    };
+    auto const check = [&](std::vector<std::string> arguments, std::string const& in, std::vector<double> const& expected) {
+        auto const out = folder.path("out");
+        arguments.insert(arguments.begin(), {"run", "--mechanism"});
+        arguments.insert(arguments.end(), {in, "-o", out});
+        auto const result = run_heed(arguments);
+        INFO(arguments[2] << ": " << result.text);
+        REQUIRE(result.code == 0);
+        parted_file made(read_bytes(out));
+        REQUIRE(made.header["out"]["dtype"] == "F64");
+        for (std::size_t i = 0; i < expected.size(); ++i) {
+            double value = 0;
+            std::memcpy(&value, made.begin_of("out") + i * sizeof value, sizeof value);
+            CHECK(std::abs(value - expected[i]) < 1e-12);
+        }
+    };
+    auto const scores = with({0, std::log(2.0), std::log(5.0)}); // weights 1/8, 2/8, 5/8
+    check({"circular"}, scores, {65.125, 26.875, 19});
+    check({"circular", "--set", "orientation=convolution"}, scores, {31.375, 64, 15.625});
+    check({"causal_circular"}, scores, {1, 4, 15.625});
+    check({"causal_convolution"}, with({2, -1}), {2, 19, 190});
+    std::vector<double> const zeros(3);
+    check({"averaged_key"}, folder.write("in", file_builder().add<double>("q", "F64", {1, 1, 3, 1}, zeros).add<double>("k", "F64", {1, 1, 3, 1}, {1, 2, 3}).add<double>("v", "F64", {1, 1, 3, 1}, {1, 10, 100}).bytes()),
+          {37, 37, 37});
+}
+
 TEST_CASE("heed run: bad usage and bad files end with 2 and write nothing", "[cli]") {
     scratch_folder const folder;
     auto const out = folder.path("out");
