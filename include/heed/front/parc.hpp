@@ -89,7 +89,7 @@ class oversized_run {
     std::span<std::byte> work(places const& w) const { return {w.work, w.work_bytes}; }
 
     void find_context(tensor_view<T const> const& b, places const& w) {
-        walk().map(at(w.gated), b, b, [](T& x, T y, T) HEED_INLINE_LAMBDA { x = gelu(y); });
+        walk().map_lanes(at(w.gated), b, b, [](auto x, auto) HEED_INLINE_LAMBDA { return gelu(x); });
         if (has_down()) { down_.run(m_.down, exchanged(tensor_view<T const>(at(w.gated))), exchanged(at(w.tall)), work(w)); }
         across_.run(m_.across, at(has_down() ? w.tall : w.gated), at(w.context), work(w));
         if (m_.added.data_handle() != nullptr) {
@@ -139,7 +139,7 @@ public:
             copy(to.down, w.ddown);
             dgated = d;
         }
-        walk().map(db, b, tensor_view<T const>(dgated), [](T& x, T y, T g) HEED_INLINE_LAMBDA { x = gelu_slope(y) * g; });
+        walk().map_lanes(db, b, tensor_view<T const>(dgated), [](auto x, auto g) HEED_INLINE_LAMBDA { return gelu_slope(x) * g; });
     }
 };
 

@@ -3,9 +3,8 @@
 #pragma once
 
 #include <heed/engine/cpu/parallel.hpp>
+#include <heed/kernel/normal_cdf.hpp>
 #include <heed/view/tensor_view.hpp>
-
-#include <cmath>
 
 namespace heed {
 
@@ -44,6 +43,28 @@ struct row_walk {
             for (extent_t c = 0; c < to.extent(3); ++c) { f(x[c], y[c], z[c]); }
         });
     }
+    // to = f(a, b), a register at a time; what stands apart, or is left of a row, is brought together first
+    template <class T, class F>
+    void map_lanes(tensor_view<T> const& to, tensor_view<T const> const& a, tensor_view<T const> const& b, F const& f) const {
+        using V = vec<T, A>;
+        extent_t const d = to.extent(3);
+        bool const close = to.stride(3) == 1 && a.stride(3) == 1 && b.stride(3) == 1;
+        each(to.shape(), [&](extent_t n, extent_t h, extent_t i) {
+            auto const x = row(to, n, h, i);
+            auto const y = row(a, n, h, i), z = row(b, n, h, i);
+            for (extent_t c = 0; c < d; c += V::lanes) {
+                if (close && d - c >= V::lanes) {
+                    f(V::load(y.at + c), V::load(z.at + c)).store(x.at + c);
+                    continue;
+                }
+                T part[2][V::lanes] = {};
+                extent_t const count = d - c < V::lanes ? d - c : V::lanes;
+                for (extent_t l = 0; l < count; ++l) { part[0][l] = y[c + l], part[1][l] = z[c + l]; }
+                f(V::load(part[0]), V::load(part[1])).store(part[0]);
+                for (extent_t l = 0; l < count; ++l) { x[c + l] = part[0][l]; }
+            }
+        });
+    }
     // to = a b
     template <class T>
     void multiply(tensor_view<T> const& to, tensor_view<T const> const& a, tensor_view<T const> const& b) const {
@@ -75,14 +96,16 @@ row_walk<A, E> walk_rows(E& executor, int slots) {
 }
 
 // x Phi(x), Phi the distribution of a standard normal variable, and its slope. Hendrycks and Gimpel, arXiv:1606.08415.
-template <class T>
-HEED_INLINE T gelu(T x) {
-    return T(0.5) * x * std::erfc(-x * T(0.70710678118654752440));
+template <class V>
+HEED_INLINE V gelu(V x) {
+    return x * normal_cdf(x);
 }
-template <class T>
-HEED_INLINE T gelu_slope(T x) {
-    T const density = T(0.39894228040143267794) * std::exp(T(-0.5) * x * x);
-    return T(0.5) * std::erfc(-x * T(0.70710678118654752440)) + (density == T(0) ? T(0) : x * density); // far out: x may be infinite
+template <class V>
+HEED_INLINE V gelu_slope(V x) {
+    using math::exp;
+    using math::select;
+    V const density = V(0.39894228040143267794) * exp(V(-0.5) * x * x);
+    return normal_cdf(x) + select(density == V(0), V(0), x * density); // far out: x may be infinite
 }
 
 } // namespace heed
