@@ -21,10 +21,11 @@ template <class M, class E>
 std::string forward_on_gpu(M const& m, heed::tensor_view<E const> q, heed::tensor_view<E const> k, heed::tensor_view<E const> v, heed::tensor_view<E> out, heed::tensor_view<float> lse,
                            cudaStream_t stream);
 
-// Runs backward on the stream; the same of its engine. Gradients without data are not computed.
+// Runs backward on the stream; returns the plan's description. Gradients without data are not computed.
 template <class M, class E>
 std::string backward_on_gpu(M const& m, heed::tensor_view<E const> q, heed::tensor_view<E const> k, heed::tensor_view<E const> v, heed::tensor_view<E const> out, heed::tensor_view<float> lse,
-                            heed::tensor_view<E const> dout, heed::tensor_view<float const> dlse, heed::tensor_view<E> dq, heed::tensor_view<E> dk, heed::tensor_view<E> dv, cudaStream_t stream);
+                            heed::tensor_view<E const> dout, heed::tensor_view<float const> dlse, heed::tensor_view<E> dq, heed::tensor_view<E> dk, heed::tensor_view<E> dv, cudaStream_t stream,
+                            bool in_order);
 
 // Runs decode on the stream against a cache of the device's memory, twice in a workspace that the plan owns; the same of its plan's engine.
 template <class M, class E>

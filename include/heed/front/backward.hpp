@@ -76,7 +76,7 @@ public:
         if constexpr (on_cpu) {
             return sentence<A>(engine(), " on ", arch_name<A>(), ", tiles of ", engine_type::pitch, " queries x ", extent_t(engine_type::C.keys), " keys, ", workspace_bytes(), " workspace bytes");
         } else {
-            return sentence<A>(engine(), ", ", workspace_bytes(), " workspace bytes");
+            return sentence<A>(engine(), detail::gradient_engine<engine_type>::manner(problem_, backend_), ", ", workspace_bytes(), " workspace bytes");
         }
     }
     template <class Stream>

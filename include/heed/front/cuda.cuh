@@ -80,6 +80,13 @@ struct gradient_engine<engine_list<Engines...>> {
         list::with(x, cuda_device::current(), [&](auto engine) { found = decltype(engine)::type::name; });
         return found;
     }
+    // How sums are made where that is a choice.
+    template <class Problem, class A>
+    static std::string_view manner(Problem const& x, cuda<A> const& backend) {
+        bool choice = false;
+        list::with(x, cuda_device::current(), [&](auto engine) { choice = requires { requires decltype(engine)::type::sums_as_they_come; }; });
+        return !choice ? "" : backend.sums == summed::in_order ? ", dq summed in a fixed order" : ", dq summed as its parts come";
+    }
     template <class Problem>
     static std::size_t workspace_bytes(Problem const& x) {
         return list::workspace_bytes(x, cuda_device::current());

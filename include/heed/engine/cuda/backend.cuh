@@ -12,13 +12,19 @@
 
 namespace heed {
 
+// Sums that many blocks add to: as their parts come, which is fastest and may change last bits between runs; or in a fixed order, the same bits in every run on a
+// device of that size. Forward and decode always give the same bits.
+enum class summed { as_they_come, in_order };
+
 template <class A = native_arch>
 struct cuda {
     using arch_type = A;
     cudaStream_t stream = nullptr;
+    summed sums = summed::as_they_come;
 };
 cuda() -> cuda<native_arch>;
 cuda(cudaStream_t) -> cuda<native_arch>;
+cuda(cudaStream_t, summed) -> cuda<native_arch>;
 
 // What the CUDA runtime refused, and in which call.
 struct cuda_error : std::runtime_error {

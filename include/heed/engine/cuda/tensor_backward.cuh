@@ -11,11 +11,13 @@
 //
 // Two small kernels around it: centres of the rows, dO_i . out_i less the derivative by the log-sum-exp; and dq, summed in float, rounded. Cost: the five
 // products, 10 N M d operations a head for d = dv. Memory: a float for every element of dq, and two a row. dk and dv are summed by one block in a fixed order;
-// the parts of dq are added as they come, so that its last bit may differ between runs.
+// the parts of dq are added as they come, so that its last bit may differ between runs, or in a fixed order (tensor_order.cuh) where the backend asks for it.
 // Numbers: products and sums in float; p and ds rounded to 16 bits before they meet dO, q and k.
 #pragma once
 
 #include <heed/engine/cuda/backend.cuh>
+#include <heed/engine/cuda/tensor_gradient_rows.cuh>
+#include <heed/engine/cuda/tensor_order.cuh>
 #include <heed/engine/cuda/tensor_pairs.cuh>
 #include <heed/engine/cuda/tensor_tiles.cuh>
 #include <heed/engine/gradient_problem.hpp>
@@ -25,25 +27,6 @@
 
 namespace heed {
 
-template <class M, class E>
-struct tensor_backward_arguments {
-    M m;
-    CUtensorMap q_map{}, k_map{}, v_map{}, dout_map{};
-    detail::tile_steps q_step{}, k_step{}, v_step{}, dout_step{};
-    tensor_view<E const> q, k, v, out, dout;
-    tensor_view<float const> saved, dsaved;
-    double saved_unit, dsaved_unit;
-    tensor_view<E> dq, dk, dv;
-    float2* rows;    // [B][H][padded N]: what is saved of a row, in the normalizer's unit; its centre
-    float* sums;     // [B][H][tiles][2][8][128][4]: dq of a tile as the accumulators of two warpgroups hold it
-    extent_t padded; // N up to whole tiles
-    int together, key_tiles; // key heads (over the batch) that are taken together; tiles of keys
-    bool wide_dq, wide_dk, wide_dv;
-    bool words; // rows of out and dO may be read 16 bytes at a time
-
-    HEED_HD place at(extent_t b, extent_t h) const { return {b, h, h / (q.extent(1) / k.extent(1)), q.extent(2), k.extent(2), q.extent(3)}; }
-};
-
 namespace detail {
 
 template <class Engine>
@@ -51,14 +34,6 @@ __global__ void __launch_bounds__(Engine::threads, 1) tensor_backward_kernel(con
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     Engine::block(x);
 #endif
-}
-template <class Engine>
-__global__ void __launch_bounds__(256) tensor_centres_kernel(const __grid_constant__ typename Engine::arguments x) {
-    Engine::centres(x);
-}
-template <class Engine>
-__global__ void __launch_bounds__(128) tensor_round_kernel(const __grid_constant__ typename Engine::arguments x) {
-    Engine::round_dq(x);
 }
 
 } // namespace detail
@@ -68,13 +43,14 @@ __global__ void __launch_bounds__(128) tensor_round_kernel(const __grid_constant
 template <class M, class E, class A, int D>
 struct tensor_backward {
     static constexpr std::string_view name = "cuda.tensor.pairwise.backward";
-    static constexpr bool tensors_only = true;
+    static constexpr bool tensors_only = true, sums_as_they_come = true; // unless the backend asks for a fixed order
     static_assert(D % 64 == 0 && D <= 256);
     static constexpr bool apart = D > 128; // one warpgroup for dk, one for dv
     static constexpr int keys = apart ? 64 : 128, queries = D == 64 ? 128 : 64, groups = 2, stages = 2, threads = 384;
     static constexpr extent_t tile_queries = queries, tile_keys = keys;
     static constexpr int panels = D / 64, halves = queries / 64; // of features; of queries
-    static constexpr int pieces = panels * halves;               // of 64 x 64 elements of dq
+    using rows_of = detail::tensor_gradient_rows<E, D, queries>;
+    static constexpr int pieces = rows_of::pieces;
     using arguments = tensor_backward_arguments<M, E>;
     using problem = pairwise_gradient_problem<M, E>;
     using score_type = decltype(M::score);
@@ -90,6 +66,8 @@ struct tensor_backward {
         device::block_barrier kv_full, full[stages], free[stages];
         int note[stages]; // of the query tile: 4 number + flags
         int head[stages];
+        int before[stages];    // who adds to dq of the tile before this block
+        int item;              // which of the blocks this is
         float2 factor[stages]; // leading factors of the score, and these in the normalizer's unit where nothing else follows
     };
     static constexpr int partial = 1, nothing = -1; // a flag of a note; the note that ends the walk
@@ -110,7 +88,7 @@ struct tensor_backward {
         place_in(count, x, none);
         return count.bytes();
     }
-    static void run(problem const& x, cuda<A> const& backend, cuda_device const&, std::byte* workspace) {
+    static void run(problem const& x, cuda<A> const& backend, cuda_device const& device, std::byte* workspace) {
         arguments a{x.m};
         arena memory(aligned(workspace));
         place_in(memory, x, a);
@@ -131,60 +109,26 @@ struct tensor_backward {
         if (x.dq.data_handle() != nullptr) {
             detail::check_cuda<A>(cudaMemsetAsync(a.sums, 0, static_cast<std::size_t>(heads * a.padded * D) * sizeof(float), backend.stream), "cudaMemsetAsync of the sums of dq");
         }
-        detail::tensor_centres_kernel<tensor_backward><<<grid(heads * ((a.padded + block_rows - 1) / block_rows)), 256, 0, backend.stream>>>(a);
+        a.order.key_tiles = a.key_tiles;
+        a.order.query_tiles = static_cast<int>(tiles);
+        if (backend.sums == summed::in_order && x.dq.data_handle() != nullptr) {
+            int const teams = (a.key_tiles + device.multiprocessors - 1) / device.multiprocessors;
+            a.order.team = (a.key_tiles + teams - 1) / teams;
+            a.together = 1;
+            detail::check_cuda<A>(cudaMemsetAsync(a.order.last, 0, static_cast<std::size_t>(heads * tiles * 2 + 1) * sizeof(int), backend.stream), "cudaMemsetAsync of the turns of dq");
+        } else {
+            a.order.taken = nullptr;
+        }
+        detail::tensor_centres_kernel<rows_of><<<grid(heads * ((a.padded + rows_of::block_rows - 1) / rows_of::block_rows)), 256, 0, backend.stream>>>(a);
         detail::check_cuda<A>(cudaGetLastError(), "the launch of the centres of cuda.tensor.pairwise.backward");
         auto const kernel = detail::tensor_backward_kernel<tensor_backward>;
         detail::check_cuda<A>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), "cudaFuncSetAttribute of cuda.tensor.pairwise.backward");
         kernel<<<grid(a.key_tiles * kv_heads), threads, shared_bytes, backend.stream>>>(a);
         detail::check_cuda<A>(cudaGetLastError(), "the launch of cuda.tensor.pairwise.backward");
         if (x.dq.data_handle() != nullptr) {
-            detail::tensor_round_kernel<tensor_backward><<<grid(heads * tiles * pieces), 128, 0, backend.stream>>>(a);
+            detail::tensor_round_kernel<rows_of><<<grid(heads * tiles * pieces), 128, 0, backend.stream>>>(a);
             detail::check_cuda<A>(cudaGetLastError(), "the launch that rounds dq of cuda.tensor.pairwise.backward");
         }
-    }
-
-    // Some lanes a row, each for eight of its elements.
-    static constexpr int row_lanes = D == 64 ? 8 : D == 128 ? 16 : 32, block_rows = 256 / row_lanes;
-    __device__ static void centres(arguments const& x) {
-        int const heads = static_cast<int>(x.q.extent(1)), blocks = static_cast<int>((x.padded + block_rows - 1) / block_rows), which = static_cast<int>(blockIdx.x) / blocks;
-        int const b = which / heads, h = which % heads, i = static_cast<int>(blockIdx.x) % blocks * block_rows + static_cast<int>(threadIdx.x) / row_lanes;
-        int const first = static_cast<int>(threadIdx.x) % row_lanes * 8, width = static_cast<int>(x.v.extent(3));
-        bool const exists = i < x.q.extent(2);
-        float centre = 0;
-        if (exists) {
-            E const *const o = x.out.row(b, h, i), *const d = x.dout.row(b, h, i);
-            if (x.words && first + 8 <= width) {
-                uint4 const u = *reinterpret_cast<uint4 const*>(o + first), w = *reinterpret_cast<uint4 const*>(d + first);
-                centre = device::dot_two<E>(u.x, w.x) + device::dot_two<E>(u.y, w.y) + device::dot_two<E>(u.z, w.z) + device::dot_two<E>(u.w, w.w);
-            } else {
-                for (int e = first; e < min(first + 8, width); ++e) { centre += static_cast<float>(o[e * x.out.stride(3)]) * static_cast<float>(d[e * x.dout.stride(3)]); }
-            }
-        }
-#pragma unroll
-        for (int by = row_lanes / 2; by > 0; by /= 2) { centre += __shfl_xor_sync(0xffffffffu, centre, by); }
-        if (first == 0 && i < x.padded) {
-            float saved = 0;
-            if (exists) {
-                if (x.dsaved.data_handle() != nullptr) { centre -= static_cast<float>(static_cast<double>(x.dsaved(b, h, i, 0)) * x.dsaved_unit); }
-                saved = static_cast<float>(static_cast<double>(x.saved(b, h, i, 0)) * x.saved_unit);
-            }
-            x.rows[extent_t(which) * x.padded + i] = make_float2(saved, centre);
-        }
-    }
-    // A block a piece of dq.
-    __device__ static void round_dq(arguments const& x) {
-        int const heads = static_cast<int>(x.q.extent(1)), tiles = static_cast<int>(x.padded) / queries, piece = static_cast<int>(blockIdx.x) % pieces, t = static_cast<int>(blockIdx.x) / pieces % tiles;
-        int const h = static_cast<int>(blockIdx.x) / pieces / tiles % heads, b = static_cast<int>(blockIdx.x) / pieces / tiles / heads, thread = static_cast<int>(threadIdx.x);
-        float4 const* const from = reinterpret_cast<float4 const*>(x.sums + extent_t(blockIdx.x) * 4096) + thread;
-        float sum[32];
-#pragma unroll
-        for (int g = 0; g < 8; ++g) {
-            float4 const part = from[g * 128];
-            sum[4 * g] = part.x, sum[4 * g + 1] = part.y, sum[4 * g + 2] = part.z, sum[4 * g + 3] = part.w;
-        }
-        int const first = t * queries + (halves == 2 ? 64 * piece : 0) + thread / 32 * 16 + thread % 32 / 4, column = halves == 2 ? 0 : 64 * piece;
-        E* const to[2] = {first < x.q.extent(2) ? x.dq.row(b, h, first) + column * x.dq.stride(3) : nullptr, first + 8 < x.q.extent(2) ? x.dq.row(b, h, first + 8) + column * x.dq.stride(3) : nullptr};
-        device::store_rows<64>(sum, {1.0f, 1.0f}, to, static_cast<int>(x.q.extent(3)) - column, x.dq.stride(3), x.wide_dq);
     }
 
     __device__ static void block(arguments const& x) {
@@ -196,11 +140,12 @@ struct tensor_backward {
                 mem.full[s].init(1);
                 mem.free[s].init(4 * groups);
             }
+            mem.item = x.order.fixed() ? atomicAdd(x.order.taken, 1) : static_cast<int>(blockIdx.x);
             device::fence_barriers();
         }
         __syncthreads();
         int const group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x / 128), 0) - 1;
-        int const kv_heads = static_cast<int>(x.k.extent(1)), all = kv_heads * static_cast<int>(x.k.extent(0)), part = x.together * x.key_tiles, n = static_cast<int>(blockIdx.x);
+        int const kv_heads = static_cast<int>(x.k.extent(1)), all = kv_heads * static_cast<int>(x.k.extent(0)), part = x.together * x.key_tiles, n = mem.item;
         int const begin = n / part * x.together, width = min(x.together, all - begin), within = n % part, which = begin + within % width;
         int const first = within / width * keys; // a triangle's long walks, those of the first keys, come first
         if (group < 0) {
@@ -226,6 +171,8 @@ private:
         a.padded = (x.q.extent(2) + queries - 1) / queries * queries;
         a.rows = memory.take<float2>(heads * a.padded);
         a.sums = memory.take<float>(heads * a.padded * D);
+        a.order.last = memory.take<int>(heads * (a.padded / queries) * 2 + 1);
+        a.order.taken = a.order.last + heads * (a.padded / queries) * 2;
     }
 
     // ---- producer: one warp
@@ -243,22 +190,31 @@ private:
             bring<keys>(x.v_map, x.v_step, mem.v, mem.kv_full, batch, kv_head, first);
         }
         std::uint32_t n = 0;
+        int const start = x.order.start(first / keys), tiles = x.order.query_tiles;
         extent_t const shared = x.q.extent(1) / x.k.extent(1);
         for (extent_t g = 0; g < shared; ++g) {
             place const at = x.at(batch, kv_head * shared + g);
             double const lead = detail::leading_factor(x.m.score, at);
             range const cols = intersect({0, at.keys}, {first, first + keys});
-            for (extent_t t = 0; t * queries < at.queries; t += 32) {
-                range const mine{(t + lane) * queries, (t + lane + 1) * queries}, rows = intersect(mine, {0, at.queries});
-                tile const verdict = rows.size() > 0 ? x.m.pattern.classify(at, rows, cols) : tile::skip;
+            auto const number_of = [&](int u) { return start + u < tiles ? start + u : start + u - tiles; };
+            for (int t = 0; t < tiles; t += 32) {
+                extent_t const mine = extent_t(number_of(t + lane)) * queries;
+                range const rows = intersect({mine, mine + queries}, {0, at.queries});
+                tile const verdict = t + lane < tiles && rows.size() > 0 ? x.m.pattern.classify(at, rows, cols) : tile::skip;
                 std::uint32_t const kept = __ballot_sync(0xffffffffu, verdict != tile::skip);
                 std::uint32_t const whole = __ballot_sync(0xffffffffu, verdict == tile::full && rows.size() == queries && cols.size() == keys);
                 for (std::uint32_t left = kept; left != 0; left &= left - 1) {
-                    int const bit = __ffs(static_cast<int>(left)) - 1, number = static_cast<int>(t) + bit, s = static_cast<int>(n % stages);
+                    int const bit = __ffs(static_cast<int>(left)) - 1, number = number_of(t + bit), s = static_cast<int>(n % stages);
+                    int before = 0;
+                    if (x.order.fixed()) {
+                        range const those = intersect({extent_t(number) * queries, extent_t(number + 1) * queries}, {0, at.queries});
+                        before = x.order.before(first / keys, number, [&](int other) { return x.m.pattern.classify(at, those, intersect({0, at.keys}, {extent_t(other) * keys, extent_t(other + 1) * keys})) != tile::skip; });
+                    }
                     mem.free[s].wait((n / stages % 2) ^ 1);
                     if (lane == 0) {
                         mem.note[s] = number * 4 + ((whole >> bit & 1) != 0 ? 0 : partial);
                         mem.head[s] = static_cast<int>(at.head);
+                        mem.before[s] = before;
                         mem.factor[s] = make_float2(static_cast<float>(lead), static_cast<float>(lead * (linear ? normalizer_type::unit : 1.0)));
                         mem.full[s].expect(2 * queries * D * 2 + queries * 8);
                         bring<queries>(x.q_map, x.q_step, mem.q[s], mem.full[s], batch, at.head, number * queries);
@@ -287,6 +243,8 @@ private:
         device::panel_matrix const k_columns = matrix(mem.k + (halves == 2 ? 0 : group * keys * 64), keys * 128);
         float of_q[32] = {}; // dq of the tile before
         float* sums = x.sums;
+        bool const fixed = x.order.fixed(), speaks = fixed && threadIdx.x % 128 == 0;
+        int* turn = x.order.last; // of the tile, later of the tile before
         mem.kv_full.wait(0);
         std::uint32_t n = 0;
         for (;; ++n) {
@@ -331,21 +289,28 @@ private:
                 device::products_commit();
             }
             device::fence_stores();
+            device::fence_memory(fixed);
             device::barrier_sync(1, 256);
+            device::give_turn(turn, first / keys + 1, speaks && n != 0); // all of the warpgroup have added
             float dq[32];
             device::products_begin();
             device::product_of_columns<E, 64, keys>(dq, matrix(mem.ds[n % 2] + (halves == 2 ? group * keys * 64 : 0), keys * 128), k_columns);
             device::products_commit();
             sums = sums_of(x, batch, at.head, note, group);
+            turn = x.order.last_of(batch * x.q.extent(1) + at.head, note / 4, group);
+            int const before = mem.before[s];
+            int seen = device::read_turn(turn, before, fixed);
             device::products_wait<0>();
             device::hold(dk);
             device::hold(dv);
             device::hold(dq);
+            while (seen != before) { seen = device::read_turn(turn, before, true); }
 #pragma unroll
             for (int r = 0; r < 32; ++r) { of_q[r] = dq[r] * tile.factor.x; }
             if (lane == 0) { mem.free[s].arrive(); }
         }
         add_piece(sums, of_q, n != 0);
+        if (fixed && n != 0) { pass_turn(turn, first, speaks); }
         store(x.dk, batch, kv_head, first + row, dk, leading(x, batch, kv_head), x.wide_dk);
         store(x.dv, batch, kv_head, first + row, dv, 1.0f, x.wide_dv);
     }
@@ -394,8 +359,11 @@ private:
     __device__ static void consume_for_values(arguments const& x, memory& mem, extent_t batch, extent_t kv_head, int first) {
         int const lane = static_cast<int>(threadIdx.x % 32), row = static_cast<int>(threadIdx.x % 128) / 32 * 16 + lane / 4;
         float dv[D / 2] = {};
+        bool const fixed = x.order.fixed(), speaks = fixed && threadIdx.x % 128 == 0;
+        int* turn = x.order.last; // of the tile, at first of the tile before
         mem.kv_full.wait(0);
-        for (std::uint32_t n = 0;; ++n) {
+        std::uint32_t n = 0;
+        for (;; ++n) {
             int const s = static_cast<int>(n % stages);
             mem.full[s].wait(n / stages % 2);
             int const note = mem.note[s];
@@ -409,6 +377,10 @@ private:
             float* const sums = sums_of(x, batch, at.head, note, 0);
             device::products_wait<0>();
             device::hold(p);
+            if (fixed && n != 0) { pass_turn(turn, first, speaks); }
+            turn = x.order.last_of(batch * x.q.extent(1) + at.head, note / 4, 0);
+            int const before = mem.before[s];
+            int seen = before;
             std::uint32_t kept = 0xffffffffu, weights[16];
             float raw[linear ? 1 : 32];
             tile.weigh(0, p, raw, kept);
@@ -417,6 +389,7 @@ private:
             device::product_with_values<E, D, 64>(dv, weights, matrix(mem.dout[s], queries * 128), 1);
             device::products_commit();
             device::barrier_sync(slopes_there + static_cast<int>(n % 2), 256);
+            seen = device::read_turn(turn, before, fixed);
 #pragma unroll
             for (int c = 0; c < panels; ++c) {
                 float dq[32], of_q[32];
@@ -424,7 +397,10 @@ private:
                 device::product_of_columns<E, 64, keys>(dq, matrix(mem.ds[n % 2], keys * 128), matrix(mem.k + c * keys * 64, keys * 128));
                 device::products_commit();
                 device::products_wait<0>();
-                if (c == 0) { device::hold(dv); }
+                if (c == 0) {
+                    device::hold(dv);
+                    while (seen != before) { seen = device::read_turn(turn, before, true); }
+                }
                 device::hold(dq);
 #pragma unroll
                 for (int r = 0; r < 32; ++r) { of_q[r] = dq[r] * tile.factor.x; }
@@ -433,10 +409,18 @@ private:
             device::barrier_arrive(slopes_free + static_cast<int>(n % 2), 256);
             if (lane == 0) { mem.free[s].arrive(); }
         }
+        if (fixed && n != 0) { pass_turn(turn, first, speaks); }
         store(x.dv, batch, kv_head, first + row, dv, 1.0f, x.wide_dv);
     }
 
     // ---- of both
+
+    // A warpgroup has added to a tile: the next may.
+    HEED_DEVICE static void pass_turn(int* turn, int first, bool speaks) {
+        device::fence_memory(true);
+        device::barrier_sync(5 + static_cast<int>(threadIdx.x / 128), 128);
+        device::give_turn(turn, first / keys + 1, speaks);
+    }
 
     static constexpr int slopes_there = 1, slopes_free = 3; // barriers, one for each buffer of ds
 
