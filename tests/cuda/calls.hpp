@@ -14,10 +14,16 @@
 
 #include <string>
 
+namespace heed {
+struct split_products;
+struct rounded_products;
+} // namespace heed
+
 namespace heed_test {
 
 // Runs forward on the stream; returns the engine that the plan names for these views. An lse without data is not saved.
-template <class M, class E>
+// P: how products of fp32 are formed, void for as without a choice.
+template <class M, class E, class P = void>
 std::string forward_on_gpu(M const& m, heed::tensor_view<E const> q, heed::tensor_view<E const> k, heed::tensor_view<E const> v, heed::tensor_view<E> out, heed::tensor_view<float> lse,
                            cudaStream_t stream);
 
@@ -43,6 +49,7 @@ using max_plus = heed::attention<heed::max_plus_score, heed::full, heed::tropica
 using tropical = heed::attention<heed::hilbert, heed::causal_top_left, heed::tropical_exit<heed::exp_minus_one>, heed::max_plus>;
 using sparse = heed::attention<dot_scaled, heed::window, heed::sparsemax>;
 using neural = heed::attention<heed::additive<heed::tanh_activation, float>, heed::key_lengths>;
+using capped = heed::attention<heed::then<dot_scaled, heed::softcap<float>>, heed::window>;
 using sunk = heed::attention<dot_scaled, heed::window, heed::softmax_sink<float>>;
 using tropical_step = heed::attention<heed::hilbert, heed::causal_bottom_right, heed::tropical_exit<heed::exp_minus_one>, heed::max_plus>;
 // a softcap and slopes over drafted tokens

@@ -42,13 +42,13 @@ struct gpu_problem {
     gpu_problem(sizes s, tensor<E> a, tensor<E> b, tensor<E> c, tensor<E> o, random_source& random) : n(s), q(std::move(a)), k(std::move(b)), v(std::move(c)), out(std::move(o)), lse(s.lse()) {
         for (auto* t : {&q, &k, &v}) { t->normal(random); }
     }
-    // m holds views of the device. Every launch is waited for here.
-    template <class M>
+    // m holds views of the device. Every launch is waited for here. P: how products of fp32 are formed.
+    template <class P = void, class M>
     bool run(M const& m) {
         device_tensor<E> const dq(q), dk(k), dv(v), dout(out);
         device_tensor<float> const dlse(lse);
         device_stream const stream;
-        engine = forward_on_gpu<M, E>(m, dq.in(), dk.in(), dv.in(), dout.view(), dlse.view(), stream);
+        engine = forward_on_gpu<M, E, P>(m, dq.in(), dk.in(), dv.in(), dout.view(), dlse.view(), stream);
         stream.wait();
         return dout.back(out) && dlse.back(lse) && out.intact() && lse.intact();
     }

@@ -11,13 +11,13 @@ namespace heed {
 
 // What a call on the GPU will do: the engine, the bytes of workspace. The engine that a plan names is that of row-major views; which engine runs views of other
 // strides or alignment, engine(q, k, v, out) says.
-template <class M, class T, class A>
-class forward_plan<M, T, cuda<A>> {
-    using engines = forward_engine<M, T, cuda<A>>;
+template <class M, class T, class A, class P>
+class forward_plan<M, T, cuda<A, P>> {
+    using engines = forward_engine<M, T, cuda<A, P>>;
     using door = detail::forward_door<M, T, A>;
     M mechanism_;
     shape q_, k_, v_;
-    cuda<A> backend_;
+    cuda<A, P> backend_;
     cuda_device device_;
     std::size_t bytes_;
 
@@ -34,7 +34,7 @@ class forward_plan<M, T, cuda<A>> {
     choice chosen() const { return choose(detail::problem_of<T>(q_, k_, v_)); }
 
 public:
-    forward_plan(M const& mechanism, shape q, shape k, shape v, cuda<A> const& backend)
+    forward_plan(M const& mechanism, shape q, shape k, shape v, cuda<A, P> const& backend)
         : mechanism_(mechanism), q_(q), k_(k), v_(v), backend_(backend), device_(cuda_device::current<A>()) {
         door::check_shapes(mechanism_, q, k, v);
         bytes_ = line_bytes - 1 + engines::workspace_bytes(detail::problem_of<T>(q_, k_, v_), device_);
@@ -99,8 +99,8 @@ struct gradient_engine<engine_list<Engines...>> {
 };
 
 // Taken from and given back to the stream's pool, in the order of the stream.
-template <class A>
-class call_memory<cuda<A>> {
+template <class A, class P>
+class call_memory<cuda<A, P>> {
     cudaStream_t stream_;
     void* data_ = nullptr;
     std::size_t bytes_;

@@ -16,15 +16,37 @@ namespace heed {
 // device of that size. Forward and decode always give the same bits.
 enum class summed { as_they_come, in_order };
 
-template <class A = native_arch>
-struct cuda {
+// How products of fp32 tensors are formed where a caller asks for tensor cores, which have none of fp32; without it, in fp32 throughout. Forward of at most 128 features
+// on compute capability 9.0 is served so, if not ragged; all else runs as without. plan.engine() says which.
+//
+//   split_products     operands as sums of two fp16 numbers, 22 bits, three products: output within 2e-6 (relative norm) of exact
+//   rounded_products   operands rounded to fp16's 11 bits, which are tf32's: within 1e-3
+//
+// for scores within a hundred or so; the error grows with larger ones, as that of fp32 does. Rows may be of any magnitude: each carries a power of two
+// (tensor_planes.cuh), so that q . k errs by parts of |q| |k|, not of q_d k_d. Infinite elements count as NaN.
+struct split_products {};
+struct rounded_products {};
+
+// cuda{stream}, cuda{stream, summed::in_order}, cuda{stream, split_products{}}, cuda{stream, split_products{}, summed::in_order}.
+template <class A = native_arch, class P = void>
+struct cuda;
+template <class A>
+struct cuda<A, void> {
     using arch_type = A;
     cudaStream_t stream = nullptr;
     summed sums = summed::as_they_come;
 };
+template <class A, class P>
+struct cuda : cuda<A> {
+    constexpr cuda(cudaStream_t stream, P, summed sums = summed::as_they_come) : cuda<A>{stream, sums} {}
+};
 cuda() -> cuda<native_arch>;
 cuda(cudaStream_t) -> cuda<native_arch>;
 cuda(cudaStream_t, summed) -> cuda<native_arch>;
+template <class P>
+cuda(cudaStream_t, P) -> cuda<native_arch, P>;
+template <class P>
+cuda(cudaStream_t, P, summed) -> cuda<native_arch, P>;
 
 // What the CUDA runtime refused, and in which call.
 struct cuda_error : std::runtime_error {
@@ -33,12 +55,12 @@ struct cuda_error : std::runtime_error {
 
 namespace detail {
 
-template <class A>
-inline constexpr bool is_backend<cuda<A>> = true;
+template <class A, class P>
+inline constexpr bool is_backend<cuda<A, P>> = true;
 template <class B>
 inline constexpr bool is_cuda = false;
-template <class A>
-inline constexpr bool is_cuda<cuda<A>> = true;
+template <class A, class P>
+inline constexpr bool is_cuda<cuda<A, P>> = true;
 
 template <class A>
 HEED_COLD void throw_cuda(cudaError_t e, std::string_view call) {

@@ -40,20 +40,25 @@ struct engine_list {
 };
 
 // A more demanding engine joins by a specialisation with a requirement: its own list, with what it does not serve left to simt_forward.
-template <Pairwise M, class T, class A>
+template <Pairwise M, class T, class A, class P>
 struct cuda_forward_engines {
     using type = engine_list<simt_forward<M, T, A>>;
 };
 
-template <Pairwise M, class T, class A>
+template <Pairwise M, class T, class A, class P>
     requires TensorCoreForward<M> && is_half<T>
-struct cuda_forward_engines<M, T, A> {
+struct cuda_forward_engines<M, T, A, P> {
     using type = engine_list<tensor_forward<M, T, A, 64, 64>, tensor_forward<M, T, A, 128, 128>, tensor_forward<M, T, A, 192, 192>, tensor_forward<M, T, A, 256, 256>, simt_forward<M, T, A>>;
 };
+template <Pairwise M, class A, class P>
+    requires TensorCoreForward<M> && (!std::is_void_v<P>)
+struct cuda_forward_engines<M, float, A, P> {
+    using type = engine_list<tensor_forward<M, float, A, 64, 64, P>, tensor_forward<M, float, A, 128, 128, P>, simt_forward<M, float, A>>;
+};
 
-template <Pairwise M, class T, class A>
-struct forward_engine_for<M, T, cuda<A>> {
-    using type = typename cuda_forward_engines<M, T, A>::type;
+template <Pairwise M, class T, class A, class P>
+struct forward_engine_for<M, T, cuda<A, P>> {
+    using type = typename cuda_forward_engines<M, T, A, P>::type;
 };
 
 // The same for gradients, of a pairwise_gradient_problem; tensors_only says that an engine gives no gradients of policies' data.
@@ -66,8 +71,8 @@ template <Pairwise M, class T, class A>
 struct cuda_backward_engines<M, T, A> {
     using type = engine_list<tensor_backward<M, T, A, 64>, tensor_backward<M, T, A, 128>, tensor_backward<M, T, A, 192>, tensor_backward<M, T, A, 256>, simt_backward<M, T, A>>;
 };
-template <Pairwise M, class T, class A>
-struct backward_engine_for<M, T, cuda<A>> {
+template <Pairwise M, class T, class A, class P>
+struct backward_engine_for<M, T, cuda<A, P>> {
     static_assert(!detail::is_idempotent<decltype(M::normalizer)>, "heed: where values are gathered by a maximum, backward runs on the CPU");
     using type = typename cuda_backward_engines<M, T, A>::type;
 };
@@ -158,8 +163,8 @@ struct cuda_decode_engines<M, E, A> {
     using type = decode_engine_list<A, tensor_decode<M, E, A, 64>, tensor_decode<M, E, A, 128>, tensor_decode<M, E, A, 256>, simt_decode<M, E, A>>;
 };
 
-template <Pairwise M, class Q, class K, class V, class A>
-struct decode_engine_for<M, Q, K, V, cuda<A>> {
+template <Pairwise M, class Q, class K, class V, class A, class P>
+struct decode_engine_for<M, Q, K, V, cuda<A, P>> {
     static_assert(std::is_same_v<Q, K> && std::is_same_v<K, V>, "heed: on the GPU queries and caches have the same element type");
     using type = typename cuda_decode_engines<M, Q, A>::type;
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Pairwise forward on the tensor cores of sm_90a, for q, k, v of 16 bits: contraction and mix are sums of products, weights are settled tile by tile.
+// Pairwise forward on the tensor cores of sm_90a, for q, k, v of 16 bits, and of fp32 where a caller chose how its products are formed (backend.cuh): contraction and
+// mix are sums of products, weights are settled tile by tile.
 //
 // One block an SM walks over items, the tiles of queries of all heads, long ones first. A producer warp judges the key tiles of the item by its pattern, 32 at
 // a time, and has the copy engine bring those that are not skipped; a warpgroup for every 64 queries consumes them:
@@ -13,11 +14,15 @@
 // mostly from the second cache, since heads are taken a few at a time.
 // Views that the copy engine cannot read (strides that are no multiples of 16 bytes), ragged batches and heads of more than 256 features are not served.
 // Numbers: products and sums in float, weights rounded to 16 bits before they meet the values, 2^x to 2 ulp.
+//
+// fp32 rows come as fp16 terms and powers of two from the workspace (tensor_planes.cuh), any strides. Powers of k meet the scores, those of v the weights, whose rows then
+// get a power of their own, tile by tile, and are cut into terms too; the smallest products are summed first. The tensor cores cut sums off where floats round: the
+// values of each tile are summed apart, and added to o in float.
 #pragma once
 
 #include <heed/engine/cuda/backend.cuh>
-#include <heed/engine/cuda/simt_pair.cuh>
-#include <heed/engine/cuda/tensor_sizes.cuh>
+#include <heed/engine/cuda/tensor_rows.cuh>
+#include <heed/engine/cuda/tensor_tiles.cuh>
 #include <heed/engine/problem.hpp>
 #include <heed/engine/workspace.hpp>
 #include <heed/kernel/cuda/copy_async.cuh>
@@ -26,15 +31,26 @@
 
 namespace heed {
 
-template <class M, class E>
+namespace detail {
+struct nothing {};
+// Powers of rows: maps of those of k and v; those of q.
+struct power_maps {
+    CUtensorMap k{}, v{};
+    float const* q = nullptr;
+    extent_t q_pitch = 0;
+};
+} // namespace detail
+
+template <class M, class E, class Powers>
 struct tensor_forward_arguments {
     M m;
     pairwise_problem<E> x;
     CUtensorMap q_map{}, k_map{}, v_map{};
     int tiles = 0, together = 0, items = 0;  // tiles of queries of a head; heads (over the batch) that are taken together; all tiles
-    int head_step[3] = {}, batch_step[3] = {}; // of q, k, v: 0 where the view broadcasts, else 1
+    detail::tile_steps q_step{}, k_step{}, v_step{};
     bool wide_out = false;                   // rows of out may be written 16 bytes at a time
     int* taken = nullptr;                    // items taken so far beyond the first of every block; null if there are none
+    [[no_unique_address]] Powers powers{};
 };
 
 template <class Engine>
@@ -44,26 +60,33 @@ __global__ void __launch_bounds__(Engine::threads, 1) tensor_forward_kernel(cons
 #endif
 }
 
-// M a TensorCoreForward, E bf16 or fp16; D and V: features of q, k and of v at most, multiples of 32.
-template <class M, class E, class A, int D, int V, class Sizes = detail::tensor_sizes<D, V, detail::is_linear<decltype(M::score)>>>
+// M a TensorCoreForward, E bf16 or fp16, or float with P split_products or rounded_products; D and V: features of q, k and of v at most, multiples of 32.
+template <class M, class E, class A, int D, int V, class P = void, class Sizes = detail::tensor_sizes<D, V, detail::is_linear<decltype(M::score)>, detail::tensor_operand<E, P>>>
 struct tensor_forward {
-    static constexpr std::string_view name = "cuda.tensor.pairwise.forward";
+    using operand = detail::tensor_operand<E, P>;
+    using factor_type = typename operand::type; // what is multiplied
+    static constexpr std::string_view name = operand::forward_name;
+    static constexpr int terms = operand::terms;
+    static constexpr bool scaled = operand::scaled;
     using sizes = Sizes;
     static constexpr int groups = sizes::groups, keys = sizes::keys, stages = sizes::stages, q_stages = sizes::q_stages;
     static constexpr int queries = 64 * groups, threads = 128 * (groups + 1);
     static constexpr extent_t tile_queries = queries, tile_keys = keys;
-    using arguments = tensor_forward_arguments<M, E>;
-    using score_type = decltype(M::score);
+    using arguments = tensor_forward_arguments<M, E, std::conditional_t<scaled, detail::power_maps, detail::nothing>>;
     using normalizer_type = decltype(M::normalizer);
-    using row_type = typename normalizer_type::template row<float>;
-    static constexpr bool linear = detail::is_linear<score_type>;
+    using rows_type = detail::tensor_rows<M, keys, operand>;
     static_assert(sizes::producer_registers + groups * sizes::consumer_registers <= (groups == 3 ? 128 : 168) * (groups + 1));
-    static constexpr int q_panels = (D + 63) / 64, v_panels = (V + 63) / 64;
+    static constexpr int q_panels = terms * ((D + 63) / 64), v_panels = terms * ((V + 63) / 64);
 
+    struct powers_of_keys {
+        alignas(128) float k[stages][(keys + 31) / 32 * 32];
+        alignas(128) float v[stages][(keys + 31) / 32 * 32];
+    };
     struct memory {
         std::uint16_t q[q_stages][queries * 64 * q_panels];
         std::uint16_t k[stages][keys * 64 * q_panels];
         std::uint16_t v[stages][keys * 64 * v_panels];
+        [[no_unique_address]] std::conditional_t<scaled, powers_of_keys, detail::nothing> powers;
         device::block_barrier q_full[q_stages], q_free[q_stages], k_full[stages], k_free[stages], v_full[stages], v_free[stages];
         int item[q_stages]; // whose queries lie in q, or none
         int note[stages];   // of the key tile in k: 4 number + flags
@@ -74,29 +97,39 @@ struct tensor_forward {
 
     static bool serves(pairwise_problem<E> const& x, cuda_device const& device) {
         bool const sized = x.q.extent(3) >= 1 && x.q.extent(3) <= D && x.v.extent(3) >= 1 && x.v.extent(3) <= V && x.k.extent(2) >= 1 && !x.q.is_ragged() && !x.k.is_ragged();
-        if (!sized || !device.is(9, 0) || shared_bytes > device.shared_bytes || !readable(x.q) || !readable(x.k) || !readable(x.v)) { return false; }
+        // images of rows of any strides, no wider than need be; or the rows themselves
+        bool const read = scaled ? D <= 64 || x.q.extent(3) > D / 2 || x.v.extent(3) > V / 2 : detail::copied_by_tiles(x.q) && detail::copied_by_tiles(x.k) && detail::copied_by_tiles(x.v);
+        if (!sized || !read || !device.is(9, 0) || shared_bytes > device.shared_bytes) { return false; }
         cudaFuncAttributes compiled{}; // the kernel is empty where it was compiled for another architecture
         return cudaFuncGetAttributes(&compiled, tensor_forward_kernel<tensor_forward>) == cudaSuccess && compiled.numRegs >= 64;
     }
-    static std::size_t workspace_bytes(pairwise_problem<E> const&, cuda_device const&) { return line_bytes; }
+    static std::size_t workspace_bytes(pairwise_problem<E> const& x, cuda_device const& device) {
+        arena count(nullptr);
+        if (!scaled || serves(x, device)) { workspace_room(count, x); }
+        return count.bytes();
+    }
 
     static void run(M const& m, pairwise_problem<E> const& x, cuda<A> const& backend, cuda_device const& device, std::byte* workspace) {
         arguments a{m, x};
+        arena memory(aligned(workspace));
+        workspace_room const room(memory, x);
         a.tiles = static_cast<int>((x.q.extent(2) + queries - 1) / queries);
         extent_t const heads = x.q.extent(0) * x.q.extent(1), items = a.tiles * heads;
         if (items == 0 || x.v.extent(3) == 0) { return; }
         // Heads are taken in equal parts, few enough that keys and values stay in the second cache, or that eight blocks at a time share each.
-        extent_t const group = x.q.extent(1) / x.k.extent(1), bytes = x.k.extent(2) * (x.k.extent(3) + x.v.extent(3)) * 2;
-        extent_t const fit = half_second_cache / bytes, shared = device.multiprocessors / 8, width = group * (fit > shared ? fit : shared > 1 ? shared : 1);
+        extent_t const group = x.q.extent(1) / x.k.extent(1), bytes = x.k.extent(2) * (x.k.extent(3) + x.v.extent(3)) * 2 * terms;
+        extent_t const fit = detail::half_second_cache / bytes, shared = device.multiprocessors / 8, width = group * (fit > shared ? fit : shared > 1 ? shared : 1);
         extent_t const parts = (heads + width - 1) / width;
         a.together = static_cast<int>((heads + parts - 1) / parts);
         a.items = static_cast<int>(items);
-        map(a, 0, a.q_map, x.q, queries);
-        map(a, 1, a.k_map, x.k, keys);
-        map(a, 2, a.v_map, x.v, keys);
-        a.wide_out = reinterpret_cast<std::uintptr_t>(x.out.data_handle()) % 16 == 0 && x.out.stride(3) == 1 && x.out.stride(0) % 8 == 0 && x.out.stride(1) % 8 == 0 && x.out.stride(2) % 8 == 0;
+        if constexpr (scaled) {
+            bring_images(a, x, room, backend);
+        } else {
+            map(a, x.q, x.k, x.v);
+        }
+        a.wide_out = detail::rows_of_words(x.out);
         if (items > device.multiprocessors) {
-            a.taken = reinterpret_cast<int*>(aligned(workspace));
+            a.taken = room.taken;
             detail::check_cuda<A>(cudaMemsetAsync(a.taken, 0, sizeof(int), backend.stream), "cudaMemsetAsync of the counter of items");
         }
         auto const kernel = tensor_forward_kernel<tensor_forward>;
@@ -133,7 +166,31 @@ struct tensor_forward {
     }
 
 private:
-    static constexpr extent_t half_second_cache = extent_t(25) << 20;
+    struct workspace_room {
+        int* taken;
+        detail::plane_image q, k, v; // where rows are scaled
+        workspace_room(arena& memory, pairwise_problem<E> const& x) : taken(memory.take<int>(1)) {
+            if constexpr (scaled) {
+                q = {memory, x.q.shape(), q_panels / terms * 64, terms};
+                k = {memory, x.k.shape(), q_panels / terms * 64, terms};
+                v = {memory, x.v.shape(), v_panels / terms * 64, terms};
+            }
+        }
+    };
+    // Rows to their images, and the maps of those.
+    static void bring_images(arguments& a, pairwise_problem<E> const& x, workspace_room const& room, cuda<A> const& backend)
+        requires scaled
+    {
+        detail::plane_tasks const tasks{{{x.q, room.q, q_panels / terms * 64}, {x.k, room.k, q_panels / terms * 64}, {x.v, room.v, v_panels / terms * 64}}};
+        extent_t most = 0;
+        for (detail::plane_task const& t : tasks.of) { most = t.blocks() > most ? t.blocks() : most; }
+        detail::write_planes<A, terms><<<dim3(static_cast<unsigned>(most), 3), 256, 0, backend.stream>>>(tasks);
+        detail::check_cuda<A>(cudaGetLastError(), "the launch that writes fp32 rows in terms of 16 bits");
+        map(a, room.q.view(), room.k.view(), room.v.view());
+        require_map(map_powers(a.powers.k, room.k, keys) && map_powers(a.powers.v, room.v, keys));
+        a.powers.q = room.q.powers;
+        a.powers.q_pitch = room.q.pitch;
+    }
 
     // Item n: long ones first, part by part of the heads.
     struct item {
@@ -158,12 +215,12 @@ private:
 
     // ---- producer: one warp
 
-    template <int Rows, int Panels>
-    HEED_DEVICE static void bring(arguments const& x, int which, CUtensorMap const& map, std::uint16_t* to, device::block_barrier& full, int batch, int head, int row) {
+    template <int Rows, int Panels, int More = 0> // bytes that come with them
+    HEED_DEVICE static void bring(CUtensorMap const& map, detail::tile_steps const& step, std::uint16_t* to, device::block_barrier& full, int batch, int head, int row) {
         if (threadIdx.x % 32 == 0) {
-            full.expect(Rows * 128 * Panels);
+            full.expect(Rows * 128 * Panels + More);
 #pragma unroll
-            for (int p = 0; p < Panels; ++p) { device::copy_panel(to + p * Rows * 64, &map, full, p * 64, row, head * x.head_step[which], batch * x.batch_step[which]); }
+            for (int p = 0; p < Panels; ++p) { device::copy_panel(to + p * Rows * 64, &map, full, p * 64, row, head * step.head, batch * step.batch); }
         }
     }
     __device__ static void produce(arguments const& x, memory& mem) {
@@ -180,15 +237,21 @@ private:
             int const kv_head = static_cast<int>(at.kv_head), b = slot<q_stages>(turn);
             mem.q_free[b].wait(parity<q_stages>(turn) ^ 1);
             if (lane == 0) { mem.item[b] = at_item; }
-            bring<queries, q_panels>(x, 0, x.q_map, mem.q[b], mem.q_full[b], it.batch, it.head, it.first);
+            bring<queries, q_panels>(x.q_map, x.q_step, mem.q[b], mem.q_full[b], it.batch, it.head, it.first);
             int const following = lane == 0 && x.taken != nullptr ? static_cast<int>(gridDim.x) + atomicAdd(x.taken, 1) : x.items;
             auto const send = [&](int note) {
                 int const s = slot<stages>(n), row = note / 4 * keys;
                 mem.k_free[s].wait(parity<stages>(n) ^ 1);
                 if (lane == 0) { mem.note[s] = note; }
-                bring<keys, q_panels>(x, 1, x.k_map, mem.k[s], mem.k_full[s], it.batch, kv_head, row);
+                bring<keys, q_panels, scaled ? 8 * keys : 0>(x.k_map, x.k_step, mem.k[s], mem.k_full[s], it.batch, kv_head, row);
+                if constexpr (scaled) {
+                    if (lane == 0) {
+                        device::copy_panel(mem.powers.k[s], &x.powers.k, mem.k_full[s], row, 0, kv_head, it.batch);
+                        device::copy_panel(mem.powers.v[s], &x.powers.v, mem.k_full[s], row, 0, kv_head, it.batch);
+                    }
+                }
                 mem.v_free[s].wait(parity<stages>(n) ^ 1);
-                bring<keys, v_panels>(x, 2, x.v_map, mem.v[s], mem.v_full[s], it.batch, kv_head, row);
+                bring<keys, v_panels>(x.v_map, x.v_step, mem.v[s], mem.v_full[s], it.batch, kv_head, row);
                 ++n;
             };
             range const rows = intersect({0, at.queries}, {it.first, it.first + queries}), hull = detail::hull_of(x.m.pattern, at, rows);
@@ -217,32 +280,27 @@ private:
 
     // ---- consumers: a warpgroup for 64 queries
 
-    // What does not change during an item.
-    struct context {
-        arguments const* x;
-        place at;
-        int row[2], last_row; // of the accumulator's two rows in this thread; the last query
-        bool odd_lead;        // lead is not positive: scores are multiplied before their peak is sought
-        float lead, unit;     // leading factors of the score; what a score is multiplied by then
-
-        HEED_DEVICE context(arguments const& a, int n, int group) : x(&a) {
-            item const it(a, n);
-            at = a.x.at(it.batch, it.head);
-            row[0] = it.first + group * 64 + static_cast<int>(threadIdx.x % 128) / 32 * 16 + static_cast<int>(threadIdx.x % 32) / 4;
-            row[1] = row[0] + 8;
-            last_row = static_cast<int>(at.queries) - 1;
-            lead = static_cast<float>(detail::leading_factor(a.m.score, at) * (linear ? normalizer_type::unit : 1.0));
-            odd_lead = !(lead > 0);
-            unit = linear ? (odd_lead ? 1.0f : lead) : static_cast<float>(normalizer_type::unit);
+    HEED_DEVICE static rows_type rows_of(arguments const& x, int n, int group) {
+        item const it(x, n);
+        float const* powers = nullptr;
+        if constexpr (scaled) { powers = x.powers.q + (extent_t(it.batch) * x.x.q.extent(1) + it.head) * x.powers.q_pitch; }
+        return {x.m, x.x.at(it.batch, it.head), it.first + group * 64, powers};
+    }
+    HEED_DEVICE static void weigh(rows_type& rows, memory const& mem, int stage, float (&s)[keys / 2], int note) {
+        if constexpr (scaled) {
+            rows.weigh(s, note / 4 * keys, (note & partial) != 0, mem.powers.k[stage], mem.powers.v[stage]);
+        } else {
+            rows.weigh(s, note / 4 * keys, (note & partial) != 0, nullptr, nullptr);
         }
-    };
-
+    }
     __device__ static void consume(arguments const& x, memory& mem, int group) {
+        constexpr int q_term = queries * 128 * q_panels / terms, k_term = keys * 128 * q_panels / terms, v_term = keys * 128 * v_panels / terms; // bytes
         bool const speaks = threadIdx.x % 32 == 0;
-        float s[keys / 2], o[V / 2];
-        std::uint32_t p[keys / 4];
-        row_type state[2];
-        float factor[2], sum[2]; // of a tile; of the weights so far, of this thread's columns
+        float s[keys / 2], o[V / 2], part[scaled ? V / 2 : 1]; // part: of o, from one tile
+        auto& sums = *[&] {
+            if constexpr (scaled) { return &part; } else { return &o; }
+        }();
+        std::uint32_t p[terms][keys / 4];
         std::uint32_t n = 0, turn = 0; // key tile whose weights are in p, and its item
         std::uint32_t const k_address = device::shared_address(mem.k), v_address = device::shared_address(mem.v);
         auto const q_matrix = [&] {
@@ -250,8 +308,22 @@ private:
         };
         auto const k_matrix = [&](std::uint32_t t) { return device::panel_matrix(k_address + static_cast<std::uint32_t>(slot<stages>(t)) * (keys * 128 * q_panels), 16); };
         auto const v_matrix = [&](std::uint32_t t) { return device::panel_matrix(v_address + static_cast<std::uint32_t>(slot<stages>(t)) * (keys * 128 * v_panels), keys * 128); };
+        auto const begin_scores = [&](device::panel_matrix const& q, device::panel_matrix const& k) {
+            device::products_begin();
+            rows_type::each_product([&](int a, int b, bool first) { device::product_of_rows<factor_type, keys, D>(s, q.behind(a * q_term), queries, k.behind(b * k_term), first ? 0 : 1); });
+            device::products_commit();
+        };
+        auto const begin_values = [&](device::panel_matrix const& v, int add) {
+            device::products_begin();
+            rows_type::each_product([&](int a, int b, bool first) { device::product_with_values<factor_type, V, keys>(sums, p[a], v.behind(b * v_term), first ? add : 1); });
+            device::products_commit();
+        };
         auto const release = [&](device::block_barrier& b) {
             if (speaks) { b.arrive(); }
+        };
+        auto const release_after_all = [&](device::block_barrier& b) { // lanes have read their powers themselves
+            __syncwarp();
+            release(b);
         };
         if (sizes::takes_turns && group == groups - 1) { device::barrier_arrive(1, 256); }
 
@@ -259,160 +331,88 @@ private:
             mem.q_full[slot<q_stages>(turn)].wait(parity<q_stages>(turn));
             int const number = mem.item[slot<q_stages>(turn)];
             if (number == none) { break; }
-            context const c(x, number, group);
-            state[0] = state[1] = x.m.normalizer.template start<float>(c.at);
-            sum[0] = sum[1] = 0;
+            rows_type rows = rows_of(x, number, group);
             device::panel_matrix const q = q_matrix();
             mem.k_full[slot<stages>(n)].wait(parity<stages>(n));
             int note = mem.note[slot<stages>(n)];
-            device::products_begin();
-            device::product_of_rows<E, keys, D>(s, q, queries, k_matrix(n));
-            device::products_commit();
+            begin_scores(q, k_matrix(n));
             device::products_wait<0>();
             device::hold(s);
-            release(mem.k_free[slot<stages>(n)]);
-            weigh(c, s, state, factor, sum, note);
-            round(s, p);
+            if constexpr (!scaled) { release(mem.k_free[slot<stages>(n)]); }
+            weigh(rows, mem, slot<stages>(n), s, note);
+            if constexpr (scaled) { release_after_all(mem.k_free[slot<stages>(n)]); }
+            rows_type::to_terms(s, p);
             int add = 0;
+            if constexpr (scaled) {
+#pragma unroll
+                for (float& f : o) { f = 0; }
+            }
             while ((note & last) == 0) {
                 int const next = slot<stages>(n + 1), now = slot<stages>(n);
                 mem.k_full[next].wait(parity<stages>(n + 1));
                 note = mem.note[next];
                 if constexpr (sizes::takes_turns) { device::barrier_sync(1 + group, 256); }
-                device::products_begin();
-                device::product_of_rows<E, keys, D>(s, q, queries, k_matrix(n + 1));
-                device::products_commit();
+                begin_scores(q, k_matrix(n + 1));
                 mem.v_full[now].wait(parity<stages>(n));
-                device::products_begin();
-                device::product_with_values<E, V, keys>(o, p, v_matrix(n), add);
-                device::products_commit();
-                add = 1;
+                begin_values(v_matrix(n), add);
+                if constexpr (!scaled) { add = 1; }
                 if constexpr (sizes::takes_turns) { device::barrier_arrive(1 + (group + 1) % groups, 256); }
                 device::products_wait<1>();
                 device::hold(s);
-                release(mem.k_free[next]);
-                weigh(c, s, state, factor, sum, note);
+                if constexpr (!scaled) { release(mem.k_free[next]); }
+                [[maybe_unused]] float const power[2] = {rows.power[0], rows.power[1]};
+                weigh(rows, mem, next, s, note);
+                if constexpr (scaled) { release_after_all(mem.k_free[next]); }
                 device::products_wait<0>();
-                device::hold(o);
+                device::hold(sums);
+                if constexpr (scaled) { gather(o, part, power); }
                 release(mem.v_free[now]);
-                round(s, p);
+                rows_type::to_terms(s, p);
 #pragma unroll
-                for (int r = 0; r < V / 2; ++r) { o[r] *= factor[r / 2 % 2]; }
+                for (int r = 0; r < V / 2; ++r) { o[r] *= rows.factor[r / 2 % 2]; }
                 ++n;
             }
             release(mem.q_free[slot<q_stages>(turn)]);
             mem.v_full[slot<stages>(n)].wait(parity<stages>(n));
-            device::products_begin();
-            device::product_with_values<E, V, keys>(o, p, v_matrix(n), add);
-            device::products_commit();
+            begin_values(v_matrix(n), add);
             device::products_wait<0>();
-            device::hold(o);
+            device::hold(sums);
+            if constexpr (scaled) { gather(o, part, rows.power); }
             release(mem.v_free[slot<stages>(n)]);
             ++n;
-#pragma unroll
-            for (int h = 0; h < 2; ++h) { x.m.normalizer.settle(state[h], device::quad_sum(sum[h])); }
-            finish(c, state, o);
+            rows.settle();
+            finish(x, rows, o);
         }
     }
-    // Scores bent and masked, then weights. Their sums wait in each thread until the item ends: what is settled late is scaled by the same factors.
-    HEED_DEVICE static void weigh(context const& c, float (&s)[keys / 2], row_type (&state)[2], float (&factor)[2], float (&sum)[2], int note) {
-        int const first = note / 4 * keys + 2 * static_cast<int>(threadIdx.x % 4), end = static_cast<int>(c.at.keys);
-        auto const i_of = [&](int r) { return min(c.row[r / 2 % 2], c.last_row); };
-        auto const j_of = [&](int r) { return first + r / 4 * 8 + r % 2; };
-        if constexpr (!linear) {
+    HEED_DEVICE static void gather(float (&o)[V / 2], float const (&part)[V / 2], float const (&power)[2]) {
 #pragma unroll
-            for (int r = 0; r < keys / 2; ++r) { s[r] = detail::bent_score(c.x->m.score, c.at, i_of(r), min(j_of(r), end - 1), s[r] * c.lead, 1.0f); }
-        }
-        if (linear && c.odd_lead) {
-#pragma unroll
-            for (int r = 0; r < keys / 2; ++r) { s[r] *= c.lead; }
-        }
-        if ((note & partial) != 0) {
-#pragma unroll
-            for (int r = 0; r < keys / 2; ++r) {
-                int const j = j_of(r);
-                bool const kept = static_cast<bool>(c.x->m.pattern.keep(c.at, i_of(r), min(j, end - 1))) && j < end;
-                s[r] = kept ? s[r] : -math::inf<float>();
-            }
-        }
-        float peak[2][4]; // four chains a row
-#pragma unroll
-        for (int r = 0; r < keys / 2; ++r) {
-            float& to = peak[r / 2 % 2][r / 4 % 4];
-            to = r < 16 && r % 2 == 0 ? s[r] : fmaxf(to, s[r]);
-        }
-        normalizer_type const& normalizer = c.x->m.normalizer;
+        for (int r = 0; r < V / 2; ++r) { o[r] = fmaf(part[r], power[r / 2 % 2], o[r]); }
+    }
+    HEED_DEVICE static void finish(arguments const& x, rows_type const& rows, float const (&o)[V / 2]) {
+        float last_factor[2];
+        E* row[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            float const of_row = device::quad_max(fmaxf(fmaxf(peak[h][0], peak[h][1]), fmaxf(peak[h][2], peak[h][3])));
-            factor[h] = normalizer.raise(state[h], of_row * c.unit);
-        }
-        float part[2][2] = {};
-#pragma unroll
-        for (int r = 0; r < keys / 2; ++r) {
-            s[r] = normalizer.weight(state[r / 2 % 2], s[r] * c.unit);
-            part[r / 2 % 2][r / 4 % 2] += s[r];
-        }
-#pragma unroll
-        for (int h = 0; h < 2; ++h) { sum[h] = sum[h] * factor[h] + (part[h][0] + part[h][1]); }
-    }
-    HEED_DEVICE static void round(float const (&s)[keys / 2], std::uint32_t (&p)[keys / 4]) {
-#pragma unroll
-        for (int r = 0; r < keys / 4; ++r) { p[r] = device::pack_two<E>(s[2 * r], s[2 * r + 1]); }
-    }
-
-    // Rows closed and written, four lanes 64 bytes of a row.
-    HEED_DEVICE static void finish(context const& c, row_type const (&state)[2], float (&o)[V / 2]) {
-        int const lane = static_cast<int>(threadIdx.x % 32), width = static_cast<int>(c.x->x.out.extent(3));
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            float const last_factor = c.x->m.normalizer.close(state[h]);
-            bool const inside = c.row[h] <= c.last_row;
-            E* const row = inside ? c.x->x.out.row(c.at.batch, c.at.head, c.row[h]) : nullptr;
-#pragma unroll
-            for (int g = 0; g < V / 32; ++g) {
-                std::uint32_t w[4];
-#pragma unroll
-                for (int b = 0; b < 4; ++b) { w[b] = device::pack_two<E>(o[16 * g + 4 * b + 2 * h] * last_factor, o[16 * g + 4 * b + 2 * h + 1] * last_factor); }
-                device::quad_transpose(w, lane);
-                int const column = 32 * g + 8 * (lane % 4);
-                if (inside && c.x->wide_out && column + 8 <= width) {
-                    *reinterpret_cast<uint4*>(row + column) = make_uint4(w[0], w[1], w[2], w[3]);
-                } else if (inside) {
-#pragma unroll
-                    for (int e = 0; e < 8; ++e) {
-                        if (column + e < width) { row[(column + e) * c.x->x.out.stride(3)].bits = static_cast<std::uint16_t>(w[e / 2] >> (e % 2 * 16)); }
-                    }
-                }
-            }
+            bool const inside = rows.row[h] <= rows.last_row;
+            last_factor[h] = x.m.normalizer.close(rows.state[h]);
+            row[h] = inside ? x.x.out.row(rows.at.batch, rows.at.head, rows.row[h]) : nullptr;
             constexpr int kept = detail::kept_of<normalizer_type>();
             if constexpr (kept > 0) {
-                if (inside && lane % 4 == 0 && c.x->x.lse.data_handle() != nullptr) {
+                if (inside && threadIdx.x % 4 == 0 && x.x.lse.data_handle() != nullptr) {
                     float value[kept];
-                    detail::saved_numbers(c.x->m.normalizer, state[h], value);
-                    for (int e = 0; e < kept; ++e) { c.x->x.lse(c.at.batch, c.at.head, c.row[h], e) = value[e] * static_cast<float>(c.x->x.lse_unit); }
+                    detail::saved_numbers(x.m.normalizer, rows.state[h], value);
+                    for (int e = 0; e < kept; ++e) { x.x.lse(rows.at.batch, rows.at.head, rows.row[h], e) = value[e] * static_cast<float>(x.x.lse_unit); }
                 }
             }
         }
+        device::store_rows<V>(o, last_factor, row, static_cast<int>(x.x.out.extent(3)), x.x.out.stride(3), x.wide_out);
     }
 
-    // Whether the copy engine can read a view.
-    static bool readable(tensor_view<E const> const& v) {
-        if (reinterpret_cast<std::uintptr_t>(v.data_handle()) % 16 != 0 || (v.stride(3) != 1 && v.extent(3) != 1) || v.extent(2) > longest_sequence) { return false; }
-        for (int r = 0; r < 3; ++r) {
-            bool const broadcasts = r < 2 && v.stride(r) == 0;
-            if (v.extent(r) > 1 && !broadcasts && (v.stride(r) <= 0 || v.stride(r) % 8 != 0 || v.stride(r) >= extent_t(1) << 39)) { return false; }
-        }
-        return true;
+    static void map(arguments& a, tensor_view<factor_type const> const& q, tensor_view<factor_type const> const& k, tensor_view<factor_type const> const& v) {
+        require_map(detail::map_tiles(a.q_map, a.q_step, q, queries) && detail::map_tiles(a.k_map, a.k_step, k, keys) && detail::map_tiles(a.v_map, a.v_step, v, keys));
     }
-    static void map(arguments& a, int which, CUtensorMap& to, tensor_view<E const> const& view, int rows) {
-        a.head_step[which] = view.stride(1) == 0 ? 0 : 1;
-        a.batch_step[which] = view.stride(0) == 0 ? 0 : 1;
-        extent_t const extent[4] = {view.extent(3), view.extent(2), a.head_step[which] == 0 ? 1 : view.extent(1), a.batch_step[which] == 0 ? 1 : view.extent(0)};
-        extent_t const stride[4] = {2, 2 * view.stride(2), 2 * view.stride(1), 2 * view.stride(0)};
-        if (!device::make_tile_map(to, std::is_same_v<E, bf16>, view.data_handle(), extent, stride, rows)) {
-            detail::throw_cuda<A>(cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
-        }
+    static void require_map(bool made) {
+        if (!made) { detail::throw_cuda<A>(cudaErrorInvalidValue, "cuTensorMapEncodeTiled"); }
     }
 };
 

@@ -14,7 +14,7 @@ concept StreamedNormalizer = MergeableNormalizer<N, float> && !RowWiseNormalizer
                              !requires(N const n, typename N::template row<float> const r, float x) { n.finish(r, x); };
 
 // How a block is cut for heads of up to D (q, k) and V (v) features: warpgroups that consume, keys of a tile, tiles and queries on their way.
-template <int D, int V, bool Linear>
+template <int D, int V, bool Linear, class Operand>
 struct tensor_sizes {
     static constexpr int groups = D <= 64 && V <= 64 ? 3 : 2;
     // a chain that bends scores is written out for every element of a thread: fewer of them
@@ -23,6 +23,16 @@ struct tensor_sizes {
     static constexpr bool takes_turns = true; // warpgroups issue their products one after the other
     // the sum over all threads is what the block is launched with: 168 (128 for four warpgroups) a thread
     static constexpr int producer_registers = groups == 3 ? 32 : 24, consumer_registers = groups == 3 ? 160 : 240;
+};
+// Rows in terms: a tile's part of o has registers of its own, weights one set a term.
+template <int D, int V, bool Linear, class Operand>
+    requires(Operand::scaled)
+struct tensor_sizes<D, V, Linear, Operand> {
+    static constexpr int groups = 2;
+    static constexpr int keys = !Linear ? 64 : D > 64 || V > 64 ? (Operand::terms == 1 ? 96 : 64) : 128;
+    static constexpr int stages = 2, q_stages = 1;
+    static constexpr bool takes_turns = true;
+    static constexpr int producer_registers = 24, consumer_registers = 240;
 };
 
 } // namespace detail

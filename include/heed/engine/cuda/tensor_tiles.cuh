@@ -31,12 +31,13 @@ bool map_tiles(CUtensorMap& to, tile_steps& step, tensor_view<E const> const& vi
     step = {view.stride(1) == 0 ? 0 : 1, view.stride(0) == 0 ? 0 : 1};
     extent_t const extent[4] = {view.extent(3), view.extent(2), step.head == 0 ? 1 : view.extent(1), step.batch == 0 ? 1 : view.extent(0)};
     extent_t const stride[4] = {2, 2 * view.stride(2), 2 * view.stride(1), 2 * view.stride(0)};
-    return device::make_tile_map(to, std::is_same_v<E, bf16>, view.data_handle(), extent, stride, rows);
+    return device::make_tile_map(to, view.data_handle(), extent, stride, device::panel_columns, rows);
 }
 // Whether rows may be read and written 16 bytes at a time.
 template <class E>
 bool rows_of_words(tensor_view<E> const& v) {
-    return reinterpret_cast<std::uintptr_t>(v.data_handle()) % 16 == 0 && v.stride(3) == 1 && v.stride(0) % 8 == 0 && v.stride(1) % 8 == 0 && v.stride(2) % 8 == 0;
+    constexpr extent_t n = 16 / sizeof(E);
+    return reinterpret_cast<std::uintptr_t>(v.data_handle()) % 16 == 0 && v.stride(3) == 1 && v.stride(0) % n == 0 && v.stride(1) % n == 0 && v.stride(2) % n == 0;
 }
 
 } // namespace heed::detail

@@ -41,7 +41,7 @@ struct block_barrier {
 HEED_DEVICE void fence_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 HEED_DEVICE void prefetch_map(CUtensorMap const* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
-// One panel: columns from `column` on, rows from `row` on; what lies outside the tensor is zero.
+// One tile of a map, a panel or what its columns and rows are: columns from `column` on, rows from `row` on; what lies outside the tensor is zero.
 HEED_DEVICE void copy_panel(void* to, CUtensorMap const* map, block_barrier& done, int column, int row, int head, int batch) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(to)), "l"(map),
                  "r"(shared_address(&done)), "r"(column), "r"(row), "r"(head), "r"(batch)
@@ -55,10 +55,13 @@ HEED_DEVICE void copy_bytes(void* to, void const* from, int bytes, block_barrier
 // What this thread stored to shared memory becomes visible to the tensor cores.
 HEED_DEVICE void fence_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// A tensor as the copy engine sees it: extents and strides of (column, row, head, batch), strides in bytes, the first dense. False if it may not: addresses and
-// strides are multiples of 16 bytes, strides positive.
-inline bool make_tile_map(CUtensorMap& map, bool bf16, void const* data, extent_t const (&extent)[4], extent_t const (&stride_bytes)[4], int rows) {
-    if (reinterpret_cast<std::uintptr_t>(data) % 16 != 0 || stride_bytes[0] != 2) { return false; }
+// A tensor as the copy engine sees it: extents and strides of (column, row, head, batch), strides in bytes, the first dense; it is copied `columns` x `rows` at a time:
+// a panel of 16-bit numbers, or floats in the order of the tensor. False if it may not: addresses and strides are multiples of 16 bytes, strides positive.
+template <class T>
+bool make_tile_map(CUtensorMap& map, T const* data, extent_t const (&extent)[4], extent_t const (&stride_bytes)[4], int columns, int rows) {
+    constexpr bool panels = sizeof(T) == 2;
+    constexpr CUtensorMapDataType type = !panels ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : std::is_same_v<T, bf16> ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    if (reinterpret_cast<std::uintptr_t>(data) % 16 != 0 || stride_bytes[0] != sizeof(T)) { return false; }
     cuuint64_t dims[4], strides[3];
     for (int r = 0; r < 4; ++r) {
         dims[r] = static_cast<cuuint64_t>(extent[r]);
@@ -77,9 +80,9 @@ inline bool make_tile_map(CUtensorMap& map, bool bf16, void const* data, extent_
         return ok ? reinterpret_cast<encode_type>(f) : nullptr;
     }();
     if (encode == nullptr) { return false; }
-    cuuint32_t const box[4] = {panel_columns, static_cast<cuuint32_t>(rows), 1, 1}, step[4] = {1, 1, 1, 1};
-    return encode(&map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, const_cast<void*>(data), dims, strides, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                  CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+    cuuint32_t const box[4] = {static_cast<cuuint32_t>(columns), static_cast<cuuint32_t>(rows), 1, 1}, step[4] = {1, 1, 1, 1};
+    return encode(&map, type, 4, const_cast<T*>(data), dims, strides, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, panels ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
 } // namespace heed::device

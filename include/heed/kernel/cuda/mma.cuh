@@ -36,6 +36,10 @@ struct panel_matrix {
         constexpr std::uint64_t high = std::uint64_t((1u << 30) | (1024 >> 4)) << 32; // 128-byte swizzle, the groups
         return high | (low + static_cast<std::uint32_t>(step >> 4));
     }
+    HEED_DEVICE panel_matrix behind(int step) const { return panel_matrix(low + static_cast<std::uint32_t>(step >> 4)); }
+
+private:
+    HEED_DEVICE explicit panel_matrix(std::uint32_t word) : low(word) {}
 };
 
 // The instruction for N columns of d.
@@ -145,11 +149,11 @@ HEED_PRODUCT(256, 15, 128, 129, 130, 131, 132, 133);
 #undef HEED_D
 // clang-format on
 
-// d = a b^T over K columns: both in panels, of a_rows and N rows.
+// d (+)= a b^T over K columns: both in panels, of a_rows and N rows.
 template <class T, int N, int K>
-HEED_DEVICE void product_of_rows(float (&d)[N / 2], panel_matrix const& a, int a_rows, panel_matrix const& b) {
+HEED_DEVICE void product_of_rows(float (&d)[N / 2], panel_matrix const& a, int a_rows, panel_matrix const& b, int add = 0) {
 #pragma unroll
-    for (int c = 0; c < K / 16; ++c) { product<N>::template rows_rows<T>(d, a + (c / 4 * a_rows * 128 + c % 4 * 32), b + (c / 4 * N * 128 + c % 4 * 32), c != 0); }
+    for (int c = 0; c < K / 16; ++c) { product<N>::template rows_rows<T>(d, a + (c / 4 * a_rows * 128 + c % 4 * 32), b + (c / 4 * N * 128 + c % 4 * 32), c != 0 ? 1 : add); }
 }
 // d = a^T b over K rows: both in panels, a of 64 columns.
 template <class T, int N, int K>

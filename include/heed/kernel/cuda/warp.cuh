@@ -66,6 +66,37 @@ HEED_DEVICE std::uint32_t pack_two(float first, float second) {
     }
     return w;
 }
+template <class T>
+HEED_DEVICE float2 unpack_two(std::uint32_t w) {
+    float2 x;
+    if constexpr (std::is_same_v<T, bf16>) {
+        x = make_float2(__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u));
+    } else {
+        asm("{.reg .b16 a, b;\nmov.b32 {a, b}, %2;\ncvt.f32.f16 %0, a;\ncvt.f32.f16 %1, b;}" : "=f"(x.x), "=f"(x.y) : "r"(w));
+    }
+    return x;
+}
+// Two numbers as sums of Terms numbers each: term t of both in word t, rounded from what the terms before it left.
+template <class T, int Terms>
+HEED_DEVICE void split_two(float first, float second, std::uint32_t (&w)[Terms]) {
+#pragma unroll
+    for (int t = 0; t < Terms; ++t) {
+        w[t] = pack_two<T>(first, second);
+        float2 const term = unpack_two<T>(w[t]);
+        first -= term.x;
+        second -= term.y;
+    }
+}
+
+// The power of two that brings a row whose largest number is `largest` to [2^Top, 2^(Top + 1)), and its inverse; rows below 2^-100 stay below.
+struct row_power {
+    float there, back;
+    template <int Top>
+    HEED_DEVICE static row_power of(float largest) {
+        unsigned const e = min(max(__float_as_uint(largest) >> 23, 27u), 254u);
+        return {__uint_as_float((254 + Top - e) << 23), __uint_as_float((e - Top) << 23)};
+    }
+};
 
 // The product of two words of two numbers each, summed.
 template <class T>
@@ -108,6 +139,25 @@ HEED_DEVICE void store_rows(float const (&x)[W / 2], float const (&factor)[2], E
                 for (int e = 0; e < 8; ++e) {
                     if (column + e < width) { row[h][(column + e) * step].bits = static_cast<std::uint16_t>(w[e / 2] >> (e % 2 * 16)); }
                 }
+            }
+        }
+    }
+}
+
+// The same to rows of floats, four lanes 32 bytes of a row.
+template <int W>
+HEED_DEVICE void store_rows(float const (&x)[W / 2], float const (&factor)[2], float* const (&row)[2], int width, std::ptrdiff_t step, bool wide) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+#pragma unroll
+        for (int g = 0; g < W / 8; ++g) {
+            float const first = x[4 * g + 2 * h] * factor[h], second = x[4 * g + 2 * h + 1] * factor[h];
+            int const column = 8 * g + 2 * static_cast<int>(threadIdx.x % 4);
+            if (row[h] != nullptr && wide && column + 2 <= width) {
+                *reinterpret_cast<float2*>(row[h] + column) = make_float2(first, second);
+            } else if (row[h] != nullptr) {
+                if (column < width) { row[h][column * step] = first; }
+                if (column + 1 < width) { row[h][(column + 1) * step] = second; }
             }
         }
     }
