@@ -111,6 +111,7 @@ struct fft_transform {
 
     // numbers of the tile in which the passes of a sweep meet
     HEED_INLINE static extent_t tile_size(extent_t n) {
+        if (in_cache(n)) { return 0; } // asked for every item
         fft_factors const f = fft_factorise(n);
         extent_t size = 0;
         for (int level = 0; level < f.count;) {
