@@ -54,7 +54,11 @@ TEST_CASE("graph: any number of threads gives the same bits, forward and backwar
     p.run(m, heed::attention_vector_gradient{da.view()});
     thread_team three{3};
     heed::forward(m, r.q.in(), r.k.in(), r.v.in(), r.out.view(), heed::save{r.lse.view()}, heed::cpu{three});
-    heed::backward(m, r.q.in(), r.k.in(), r.v.in(), r.out.in(), heed::save{r.lse.view()}, r.dout.in(), r.dq.view(), r.dk.view(), r.dv.view(), heed::cpu{three}, heed::attention_vector_gradient{da2.view()});
+    auto plan = heed::plan_backward(m, r.q.in(), r.k.in(), r.v.in(), r.out.in(), heed::save{r.lse.view()}, r.dout.in(), r.dq.view(), r.dk.view(), r.dv.view(), heed::cpu{three},
+                                    heed::attention_vector_gradient{da2.view()});
+    CHECK_THROWS_WITH(plan.run({}), heed_test::contains("the workspace has 0 bytes"));
+    std::vector<std::byte> memory(plan.workspace_bytes());
+    plan.run(memory);
     CHECK((same_bits(p.out, r.out) && same_bits(p.dq, r.dq) && same_bits(p.dk, r.dk) && same_bits(p.dv, r.dv) && same_bits(da, da2)));
 }
 

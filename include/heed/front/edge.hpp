@@ -169,11 +169,34 @@ auto forward(M const& mechanism, Q const& q, K const& k, V const& v, O&& out, Op
     if constexpr (detail::is_save<std::remove_const_t<decltype(saved)>>) { return saved; }
 }
 
+// What a backward call will do, with the memory that is its caller's: one number or three of every edge and head. Reusable while the views stand.
+template <EdgeAttention M, class T, class B>
+class edge_backward_plan {
+    using engine_type = backward_engine<M, T, B>;
+    using door = detail::door<typename B::arch_type>;
+    M mechanism_;
+    edge_gradient_problem<T> problem_;
+    B backend_;
+
+public:
+    edge_backward_plan(M const& mechanism, edge_gradient_problem<T> const& problem, B const& backend) : mechanism_(mechanism), problem_(problem), backend_(backend) {}
+
+    static constexpr std::string_view engine() { return engine_type::name; }
+    std::size_t workspace_bytes() const { return line_bytes - 1 + engine_type::workspace_bytes(mechanism_, problem_, detail::concurrency_of(backend_.executor)); }
+    void run(std::span<std::byte> workspace) {
+        if (workspace.size() < workspace_bytes()) {
+            door::refuse(sentence<typename B::arch_type>("heed: the workspace has ", workspace.size(), " bytes and the plan needs ", workspace_bytes(), "; see plan.workspace_bytes()"));
+        }
+        engine_type::run(mechanism_, problem_, backend_.executor, detail::concurrency_of(backend_.executor), workspace.data());
+    }
+};
+
 // Gradients by q, k, v (a default-constructed view is not computed) and, as options, edge_data_gradient, edge_value_gradient, attention_vector_gradient.
 // out and saved are what forward wrote (nothing_saved{} for normalizers that keep nothing). The graph needs its lists by source. Everything is written,
-// nothing accumulated; the same bits whatever the threads. Throws shape_error before anything is written. Makes one allocation.
+// nothing accumulated; the same bits whatever the threads. Throws shape_error before anything is written. backward makes one allocation of plan.workspace_bytes().
+// Written as a plan, checked now and run later in memory of the caller's:
 template <class A = native_arch, EdgeAttention M, class Q, class K, class V, class O, class Saved, class DO, class DQ, class DK, class DV, class... Options>
-void backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& out, Saved const& saved, DO const& dout, DQ&& dq, DK&& dk, DV&& dv, Options const&... options) {
+auto plan_backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& out, Saved const& saved, DO const& dout, DQ&& dq, DK&& dk, DV&& dv, Options const&... options) {
     static_assert(((detail::is_backend<Options> || detail::is_edge_gradient<Options>) && ...),
                   "heed: options of backward along edges are a backend, heed::edge_data_gradient, heed::edge_value_gradient and heed::attention_vector_gradient");
     using T = typename decltype(as_view(dout))::value_type;
@@ -184,7 +207,6 @@ void backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& o
     constexpr int kept = detail::kept_of<decltype(M::normalizer)>();
     static_assert(detail::is_save<Saved> == (kept > 0), "heed: pass the result of forward(..., heed::save{lse}), or heed::nothing_saved{} for a normalizer that keeps nothing");
     auto const backend = detail::pick_backend(cpu<serial, A>{}, options...);
-    using engine_type = backward_engine<M, T, std::remove_const_t<decltype(backend)>>;
     using door = detail::door<A>;
     using detail::argument;
     edge_gradient_problem<T> x{as_view(q), as_view(k), as_view(v), as_view(out), as_view(dout), {}, 1, as_view(dq), as_view(dk), as_view(dv), {}, {}, {}};
@@ -226,10 +248,14 @@ void backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& o
     detail::check_like<A>("attention vector gradient", x.dvector, {1, sq.head, 1, sq.feature}, args, count);
     door::check_outputs(args, count);
     detail::check_edge_data_apart<A>(mechanism, args, count);
-    int const concurrency = detail::concurrency_of(backend.executor);
-    std::size_t const bytes = line_bytes - 1 + engine_type::workspace_bytes(mechanism, x, concurrency);
+    return edge_backward_plan<M, T, std::remove_const_t<decltype(backend)>>(mechanism, x, backend);
+}
+template <class A = native_arch, EdgeAttention M, class Q, class K, class V, class O, class Saved, class DO, class DQ, class DK, class DV, class... Options>
+void backward(M const& mechanism, Q const& q, K const& k, V const& v, O const& out, Saved const& saved, DO const& dout, DQ&& dq, DK&& dk, DV&& dv, Options const&... options) {
+    auto p = plan_backward<A>(mechanism, q, k, v, out, saved, dout, dq, dk, dv, options...);
+    std::size_t const bytes = p.workspace_bytes();
     std::unique_ptr<std::byte[]> const memory(new std::byte[bytes]);
-    engine_type::run(mechanism, x, backend.executor, concurrency, memory.get());
+    p.run(std::span<std::byte>(memory.get(), bytes));
 }
 
 } // namespace heed
