@@ -58,7 +58,7 @@ row row_of(extent_t batch, extent_t heads, extent_t kv_heads, extent_t queries, 
     extent_t const pages = page > 0 ? keys / page : 1;
     std::vector<extent_t> lengths(static_cast<std::size_t>(batch), keys);
     std::int32_t* table = nullptr; // both read it
-    must(cudaMallocHost(reinterpret_cast<void**>(&table), static_cast<std::size_t>(batch * pages) * sizeof(std::int32_t)));
+    must(cudaMallocManaged(reinterpret_cast<void**>(&table), static_cast<std::size_t>(batch * pages) * sizeof(std::int32_t)));
     for (extent_t x = 0; x < batch * pages; ++x) { table[x] = static_cast<std::int32_t>((x * 1009 + 5) % (batch * pages)); } // of a power of two: each page once
     std::vector<heed::cache_view<element>> views;
     for (int c = 0; c < caches; ++c) {

@@ -54,10 +54,10 @@ HEED_DEVICE X fresh(X const* p) {
     static_assert(sizeof(X) % 4 == 0 && alignof(X) >= 4);
     unsigned words[sizeof(X) / 4];
     if constexpr (sizeof(X) == 16 && alignof(X) == 16) {
-        asm volatile("ld.volatile.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "l"(p));
+        asm volatile("ld.volatile.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "l"(p) : "memory");
     } else {
 #pragma unroll
-        for (unsigned w = 0; w < sizeof(X) / 4; ++w) { asm volatile("ld.volatile.u32 %0, [%1];" : "=r"(words[w]) : "l"(reinterpret_cast<unsigned const*>(p) + w)); }
+        for (unsigned w = 0; w < sizeof(X) / 4; ++w) { asm volatile("ld.volatile.u32 %0, [%1];" : "=r"(words[w]) : "l"(reinterpret_cast<unsigned const*>(p) + w) : "memory"); }
     }
     X x;
     std::memcpy(&x, words, sizeof x);
@@ -81,12 +81,11 @@ HEED_DEVICE typename Normalizer::template row<float> join_states(Normalizer cons
             factor[x] = later;
         }
     }
-    int const lanes = (n + each - 1) / each;
-    for (int by = 1; by < lanes; by *= 2) {
+    for (int by = 1; by * each < n; by *= 2) {
         auto const other = moved_value(state, [by](unsigned w) { return __shfl_xor_sync(0xffffffffu, w, by); });
-        float before = 1, later = 1;
         bool const low = (lane & by) == 0;
-        state = low ? normalizer.merge(state, other, before, later) : normalizer.merge(other, state, before, later);
+        float before = 1, later = 1;
+        state = normalizer.merge(low ? state : other, low ? other : state, before, later);
         mine *= low ? before : later;
     }
     for (int x = first; x < last; ++x) { factor[x] *= mine; }

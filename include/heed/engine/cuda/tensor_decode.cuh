@@ -12,6 +12,8 @@
 #include <heed/engine/cuda/tensor_sizes.cuh>
 #include <heed/engine/decode_problem.hpp>
 
+#include <bit>
+
 namespace heed {
 
 // Of rows of D features: warps of a block, blocks of a multiprocessor, keys of a tile, slots for keys or values of a warp, pieces of a block at least.
@@ -81,7 +83,7 @@ struct tensor_decode {
         placed const own(memory, by);
         auto const narrow = [](extent_t n) { return static_cast<int>(n); };
         arguments a{m, own.starts.of_queries(x.q), own.starts.of_queries(x.out), own.starts.of_queries(x.lse), x.lse_unit, x.cache.kind, x.cache.k.data_handle(), x.cache.v.data_handle(),
-                    x.cache.k.strides(), x.cache.v.strides(), narrow(x.cache.k.extent(2)), x.cache.table,
+                    x.cache.k.strides(), x.cache.v.strides(), narrow(x.cache.k.extent(2)), bits_of(x.cache.k.extent(2)), x.cache.table,
                     narrow(by.batch), narrow(by.heads / by.kv_heads), narrow(by.queries), narrow(by.width), narrow(by.dv),
                     narrow(by.heads / by.kv_heads * by.queries), narrow(by.blocks_of_rows), narrow(by.units), 0, 0, by.team == 4 ? 2 : by.team == 2 ? 1 : 0, in_pairs(x.q),
                     static_cast<unsigned>((extent_t(1) << 32) / by.queries + 1), own.states, own.sums, ended, {}};
@@ -145,6 +147,7 @@ private:
             sums = memory.take<float>(2 * by.blocks * by.rows * ((by.dv + 3) / 4 * 4));
         }
     };
+    static int bits_of(extent_t n) { return std::has_single_bit(static_cast<std::uint64_t>(n)) ? std::countr_zero(static_cast<std::uint64_t>(n)) : -1; }
     static bool in_pairs(tensor_view<E const> const& q) {
         return q.stride(3) == 1 && q.extent(3) % 2 == 0 && reinterpret_cast<std::uintptr_t>(q.data_handle()) % 4 == 0 && q.stride(0) % 2 == 0 && q.stride(1) % 2 == 0 && q.stride(2) % 2 == 0;
     }

@@ -18,7 +18,7 @@ struct tensor_decode_arguments {
     cache_kind kind;
     E const *k, *v;
     strides k_step, v_step;
-    int k_rows; // of an entry
+    int k_rows, row_bits; // of an entry; 2^row_bits, or row_bits is -1
     block_table table;
     int batch, group, queries, width, dv; // group: heads of a key head
     int rows_of_head, blocks_of_rows, units, blocks, share; // share: pieces of a block

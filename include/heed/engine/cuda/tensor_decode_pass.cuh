@@ -39,6 +39,7 @@ struct tensor_decode_pass {
     arguments const& a;
     int b, kv, first, last; // rows [first, last) of the key head's: heads times queries
     int pieces;             // of the unit
+    int begins = 0, parts = 1; // block that has its first piece, blocks that share it
     int queries, length;    // of the sequence
     int lane, team, member, team_size, teams, ring_slots;
     int head_bits;                 // lanes that judge the heads of one tile: 2^head_bits
@@ -80,14 +81,14 @@ struct tensor_decode_pass {
     HEED_DEVICE void over(int first_piece, int end_piece, int unit_begin) {
         load_queries();
         cut_keys(first_piece, end_piece);
-        coming ahead{none, 0, 0};
+        coming ahead{none, 0, 0}, later = ahead; // rows of the next tile to bring; of the one behind it, asked for a whole tile before
         int now = none, slot = 0;
         float s[groups][4];
 #pragma unroll 1
         for (int i = -ring_slots;; ++i) {
             if (i >= 0) {
                 bool const of_keys = i % 2 == 0;
-                if (i == 0) { begin(first_piece == 0 && team == 0); }
+                if (i == 0) { begin(first_piece == 0 && team == 0, unit_begin); }
                 if (of_keys) {
                     now = note(i / 2);
                     if (now == none) { break; }
@@ -99,11 +100,11 @@ struct tensor_decode_pass {
                     gather(s, ring(slot));
                 }
                 sync_team();
-                bring(ahead, slot, !of_keys, i + ring_slots);
+                bring(ahead, later, slot, !of_keys, i + ring_slots);
                 if (of_keys) { weigh(s, now / 2, (now & 1) != 0); }
                 slot = slot + 1 == ring_slots ? 0 : slot + 1;
             } else {
-                bring(ahead, i + ring_slots, (i + ring_slots) % 2 == 0, i + ring_slots);
+                bring(ahead, later, i + ring_slots, (i + ring_slots) % 2 == 0, i + ring_slots);
             }
         }
         device::copies_wait<0>();
@@ -193,17 +194,18 @@ private:
         int const j = x.note / 2 + lane % keys;
         x.row = j;
         if (a.kind != cache_kind::contiguous && x.note != none && j >= low && j < to) {
-            int const entry = j / a.k_rows;
+            int const entry = a.row_bits >= 0 ? j >> a.row_bits : j / a.k_rows;
             x.row = j - entry * a.k_rows;
             if (a.kind == cache_kind::paged) { x.entry = static_cast<int>(a.table(b, entry)); }
         }
         return x;
     }
     // This warp's share of load n, the keys or the values of a tile; rows that are not there are zero and not read.
-    HEED_DEVICE void bring(coming& tile_on_way, int slot, bool of_keys, int n) {
+    HEED_DEVICE void bring(coming& tile_on_way, coming& later, int slot, bool of_keys, int n) {
         constexpr int together = 32 / row_parts, times = keys / together; // rows of one copy; copies of a tile
         if (of_keys) {
-            if (n == 0) { tile_on_way = next_tile(); }
+            tile_on_way = n == 0 ? next_tile() : later;
+            later = next_tile();
             note(n / 2) = tile_on_way.note;
         }
         if (tile_on_way.note != none) {
@@ -236,7 +238,6 @@ private:
             }
         }
         device::copies_commit();
-        if (!of_keys) { tile_on_way = next_tile(); }
     }
     // A row's head and query; rows that are not there compute what nobody reads.
     HEED_DEVICE void place_of(int number, int& h, int& i) const {
@@ -265,7 +266,9 @@ private:
             }
         }
     }
-    HEED_DEVICE void begin(bool starts) {
+    HEED_DEVICE void begin(bool starts, int unit_begin) {
+        begins = unit_begin / a.share;
+        parts = (unit_begin + pieces - 1) / a.share - begins + 1;
         int h, i;
         place_of(first + rows_of_warp * member + lane / 4, h, i);
         float const lead_of = static_cast<float>(detail::leading_factor(a.m.score, at(h)) * (linear ? normalizer_type::unit : 1.0));
@@ -359,7 +362,7 @@ private:
     // Teams of the block, then blocks of the unit: the same code, from shared or from global memory, past the first cache.
     HEED_DEVICE void end(int unit_begin) {
         arena memory(shared());
-        int const rows = rows_of_warp * team_size, begins = unit_begin / a.share, parts = (unit_begin + pieces - 1) / a.share - begins + 1;
+        int const rows = rows_of_warp * team_size;
         room const mem(memory, rows, teams, parts, pitch);
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
@@ -402,8 +405,8 @@ private:
                     for (int y0 = 0; y0 < n; y0 += together) {
                         float4 of[together];
 #pragma unroll
-                        for (int y = 0; y < together; ++y) {
-                            if (y0 + y < n && c < width) { of[y] = detail::fresh(reinterpret_cast<float4 const*>(sums + extent_t(at_part(y0 + y, r)) * step + c)); }
+                        for (int y = 0; y < together; ++y) { // no branches: all are on their way at once
+                            of[y] = detail::fresh(reinterpret_cast<float4 const*>(sums + extent_t(at_part(min(y0 + y, n - 1), r)) * step + min(c, width - 4)));
                         }
                         if (c == 4 * lane && y0 == 0) { // meanwhile
                             whole = detail::first_lane(detail::join_states(a.m.normalizer, n, [&](int x) { return detail::fresh(states + at_part(x, r)); }, factor));
@@ -411,10 +414,9 @@ private:
                         }
 #pragma unroll
                         for (int y = 0; y < together; ++y) {
-                            if (y0 + y < n && c < width) {
-                                float const f = factor[y0 + y];
-                                all = {math::fma(of[y].x, f, all.x), math::fma(of[y].y, f, all.y), math::fma(of[y].z, f, all.z), math::fma(of[y].w, f, all.w)};
-                            }
+                            float const f = factor[min(y0 + y, n - 1)];
+                            float4 const sum_of = {math::fma(of[y].x, f, all.x), math::fma(of[y].y, f, all.y), math::fma(of[y].z, f, all.z), math::fma(of[y].w, f, all.w)};
+                            all = y0 + y < n ? sum_of : all;
                         }
                     }
                     if (c >= width) { continue; }
