@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Rows of sparse and routed attention; FLOPs are those of attended pairs, and of the choice where the row makes one.
 //   block_sparse     a random map of block x block pairs, density=
-//   neighbourhood    a square image of N points, kernel= keys on both axes, queries taken in patches of patch= points (6x8: rows by columns; 0: in the image's order), brought there
-//                    and back
+//   neighbourhood    a square image of N points, kernel= keys on both axes, queries taken in patches of patch= points (6x8: rows by columns; 0: in the image's order), from
+//                    where they stand, by a plan
 //   moba             block=, top=; part=all (means, choice, attention), choice (means and choice), attention (blocks given)
 //   native_sparse    decode only: a step against M tokens, block=, top=, local=, one key head
 #include "gate_builder.hpp"
@@ -15,6 +15,7 @@
 #include <heed/mechanism/softmax.hpp>
 #include <heed/policy/pattern/neighbourhood.hpp>
 
+#include <functional>
 #include <memory>
 #include <random>
 
@@ -87,6 +88,9 @@ double pair_flops(problem const& p) {
 struct sparse_run : node_arrays {
     std::unique_ptr<block_bits> bits;
     std::unique_ptr<neighbourhood_map> map;
+    std::unique_ptr<neighbourhood> near;
+    std::vector<std::byte> workspace;
+    std::function<void()> planned;
 
     explicit sparse_run(problem const& of) : node_arrays{of, {}, {}, {}, {}, {}, {}, {}, {}, {}} {}
     extent_t block() const { return whole(p, "block", p.mechanism == "moba" ? 512 : 64); }
@@ -100,7 +104,7 @@ struct sparse_run : node_arrays {
         if (p.mechanism == "block_sparse") {
             f(bits->map(block(), block(), p.heads));
         } else if (p.mechanism == "neighbourhood") {
-            f(neighbourhood{map->bands()});
+            f(*near);
         } else {
             f(routed{bits->map(1, block()), causal_bottom_right{}});
         }
@@ -108,19 +112,25 @@ struct sparse_run : node_arrays {
     save<float> saved() { return {per_row(lse.data(), 1, p.heads, p.queries)}; }
     void prepare() {
         if (p.mechanism == "block_sparse") { bits = std::make_unique<block_bits>(random_blocks(p)); }
-        if (p.mechanism == "neighbourhood") { map = std::make_unique<neighbourhood_map>(map_of(p)); }
         if (p.mechanism == "moba") { choose(); }
+        if (p.mechanism == "neighbourhood") {
+            map = std::make_unique<neighbourhood_map>(map_of(p));
+            near = std::make_unique<neighbourhood>(map->bands());
+            auto const m = with_order(chosen_attention(any_pattern(*near), inv_sqrt<float>(p.dim)), map->order());
+            auto ready = plan<float>(m, queries(p.dim), keys(p.dim), keys(p.dim_v));
+            workspace.resize(ready.workspace_bytes());
+            planned = [this, ready]() mutable { ready.run(view(q, queries(p.dim)), view(k, keys(p.dim)), view(v, keys(p.dim_v)), view(out, queries(p.dim_v)), std::span(workspace), saved()); };
+        }
     }
     void ahead() {
         std::string const part = word(p, "part", "all");
         if (p.mechanism == "moba" && part != "attention") { choose(); }
         if (part == "choice") { return; }
+        if (planned) { return planned(); }
         with([&](auto const& pattern) {
             auto const run = [&](auto const& m) { forward(m, view(q, queries(p.dim)), view(k, keys(p.dim)), view(v, keys(p.dim_v)), view(out, queries(p.dim_v)), saved()); };
             if constexpr (RoutedPattern<std::remove_cvref_t<decltype(pattern)>>) {
                 run(softmax_attention(pattern));
-            } else if constexpr (std::is_same_v<std::remove_cvref_t<decltype(pattern)>, neighbourhood>) {
-                run(reordered{chosen_attention(any_pattern(pattern), inv_sqrt<float>(p.dim)), map->order()});
             } else {
                 run(chosen_attention(any_pattern(pattern), inv_sqrt<float>(p.dim)));
             }
@@ -170,7 +180,7 @@ timed_case sparse_case(problem const& p, std::shared_ptr<operand_store> const& s
         return std::string(arch_name<native_arch>());
     };
     c.run = [run] { run->ahead(); };
-    c.release = [run] { run->release(), run->bits.reset(), run->map.reset(); };
+    c.release = [run] { run->release(), run->bits.reset(), run->map.reset(), run->planned = {}, run->workspace = {}; };
     c.verify = [run] { return run->verify(); };
     return c;
 }

@@ -25,6 +25,12 @@ struct reordered {
 template <class M, class I>
 reordered(M, tensor_view<I>) -> reordered<M>;
 
+// The mechanism with queries taken from their places, for plans of engines that can (places_rows). That each query stands in the order once is not checked.
+template <class M>
+auto with_order(M const& m, tensor_view<std::int32_t const> const& order) {
+    return with_load(m, load{in_order{order, m.load.q}, m.load.k, m.load.v});
+}
+
 namespace detail {
 
 template <class M>
@@ -64,10 +70,6 @@ void move_rows(tensor_view<std::int32_t const> const& order, From const& from, T
     });
 }
 
-template <class M>
-auto with_order(M const& m, tensor_view<std::int32_t const> const& order) {
-    return with_load(m, load{in_order{order, m.load.q}, m.load.k, m.load.v});
-}
 // Rows are taken from their places, and nothing is lost by it: products of bf16 in pairs want rows as they lie.
 template <class M, class E, class B>
 inline constexpr bool takes_placed_rows = requires { requires forward_engine<decltype(with_order(std::declval<M const&>(), {})), E, B>::places_rows; } && !requires { requires forward_engine<M, E, B>::pairs; };
@@ -89,7 +91,7 @@ auto forward(M const& m, Q const& q_in, K const& k, V const& v, O&& out_in, Opti
     auto const saved = detail::pick_save(options...);
     if (q.is_ragged()) { detail::door<A>::refuse("heed: reordered takes sequences of one length"); }
     detail::check_order<A>(m.order, q.extent(2));
-    if constexpr (detail::takes_placed_rows<decltype(M::mechanism), E, decltype(backend)>) { return forward<A>(detail::with_order(m.mechanism, m.order), q, k, v, out, options...); }
+    if constexpr (detail::takes_placed_rows<decltype(M::mechanism), E, decltype(backend)>) { return forward<A>(with_order(m.mechanism, m.order), q, k, v, out, options...); }
     detail::argument const outs[] = {detail::argument::of("q", q), detail::argument::of("out", out)};
     detail::door<A>::check_outputs(outs, 2);
     std::unique_ptr<E[]> const rows(new E[static_cast<std::size_t>(q.shape().size())]), results(new E[static_cast<std::size_t>(out.shape().size())]); // all of it is written

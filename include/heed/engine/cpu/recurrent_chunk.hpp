@@ -183,8 +183,8 @@ private:
     // Head decays: E_ts row by row, the sums of logarithms carried along t.
     void head_tables(extent_t len, bool queries, bool rows_too);
 
-    // Channel decays: a, and the products inside a block up to a token, after it, and of the whole block.
-    void channel_tables(extent_t len);
+    // Channel decays: the products inside a block after a token, and of the whole block; for pairs of tokens a, and the products up to a token.
+    void channel_tables(extent_t len, bool pairs);
     // Keys of earlier blocks, decayed to the end of block i: multiplied by its total; its own by what is after them.
     void pull_keys(T* keys, extent_t t0, extent_t t1) const;
     void channel_scores(extent_t len, bool queries);
@@ -218,7 +218,7 @@ private:
 
 template <class T, class A>
 void recurrent_chunk<T, A>::prepare(extent_t len, bool queries, bool again) {
-    if (n_.decays == decay_kind::channel || n_.decays == decay_kind::value) { channel_tables(len); }
+    if (n_.decays == decay_kind::channel || n_.decays == decay_kind::value) { channel_tables(len, queries || n_.corrects); }
     if (n_.decays == decay_kind::channel) {
         channel_scores(len, queries);
         return;

@@ -36,7 +36,7 @@ void recurrent_chunk<T, A>::head_tables(extent_t len, bool queries, bool rows_to
     });
 }
 template <class T, class A>
-void recurrent_chunk<T, A>::channel_tables(extent_t len) {
+void recurrent_chunk<T, A>::channel_tables(extent_t len, bool pairs) {
     for (extent_t t0 = 0; t0 < len; t0 += block) {
         extent_t const t1 = t0 + block < len ? t0 + block : len;
         for (extent_t c = 0; c < dwide; c += lanes) {
@@ -44,6 +44,7 @@ void recurrent_chunk<T, A>::channel_tables(extent_t len) {
             for (extent_t t = t0; t < t1; ++t) {
                 V const log = V::load(g + t * dp + c);
                 sum = sum + log;
+                if (!pairs) { continue; }
                 fast_exp2(log).store(decay_ + t * dp + c);
                 fast_exp2(sum).store(prefix_ + t * dp + c);
             }
@@ -69,9 +70,15 @@ void recurrent_chunk<T, A>::pull_keys(T* keys, extent_t t0, extent_t t1) const {
 template <class T, class A>
 void recurrent_chunk<T, A>::channel_scores(extent_t len, bool queries) {
     for (extent_t c = 0; c < wide; c += lanes) { V(1).store(factor + c); }
+    if (!queries && !n_.corrects) { // keys at the end, and nothing else
+        each(len, [&](extent_t at, extent_t) { V::load(k + at).store(ke + at); });
+        decay_back(len, ke, suffix_, nullptr, false);
+        for (extent_t t0 = 0; t0 < len; t0 += block) { multiply(total_ + t0 / block * qp, factor, 1, 0, wide); }
+        return;
+    }
     for (extent_t t0 = 0; t0 < len; t0 += block) {
         extent_t const t1 = t0 + block < len ? t0 + block : len, rows = t1 - t0;
-        if (t0 > 0 && (queries || n_.corrects)) { pack_transposed<A>(ke, qp, extent_t(1), t0, n_.width, turned_, cp, t0); }
+        if (t0 > 0) { pack_transposed<A>(ke, qp, extent_t(1), t0, n_.width, turned_, cp, t0); }
         if (queries) { block_scores(q, qd, weights_, t0, rows, len); }
         if (n_.corrects) {
             block_scores(k, kd, below, t0, rows, len);

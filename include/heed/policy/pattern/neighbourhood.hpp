@@ -63,7 +63,12 @@ struct neighbourhood {
                 std::uint64_t const outer = plane[line / y - planes.begin] & in_plane[lines.size() == 0 ? 0 : line % y - lines.begin];
                 if (outer != 0 && !whole) { seen_by(2, rows, run, in_line); }
                 std::uint64_t const* const seen = in_line + (whole ? run.begin : 0);
-                for (extent_t c = run.begin; c < run.end; ++c) { words[line * x + c - cols.begin] = outer == 0 ? 0 : outer & seen[c - run.begin]; }
+                std::uint64_t* const to = words + (line * x + run.begin - cols.begin);
+                if (outer == 0) {
+                    for (extent_t c = 0; c < run.size(); ++c) { to[c] = 0; }
+                } else {
+                    for (extent_t c = 0; c < run.size(); ++c) { to[c] = outer & seen[c]; }
+                }
             }
         }
     }
@@ -115,21 +120,35 @@ private:
         std::int32_t const* const at = bands.at[a];
         for (extent_t c = 0; c < coordinates.size(); ++c) { to[c] = 0; }
         bool const runs = axis.dilation == 1; // windows are runs: their ends are marked, and one walk along the axis fills them
-        for (extent_t i = rows.begin; i < rows.end;) {
-            std::uint64_t same = 0; // neighbours of one coordinate
-            extent_t const point = at[i];
-            do { same |= std::uint64_t(1) << (i - rows.begin); } while (++i < rows.end && at[i] == point);
+        auto const mark = [&](extent_t point, std::uint64_t same) {
             auto const seen = axis.of(point);
             if (runs) {
                 range const in = intersect({seen.begin, seen.begin + seen.count}, coordinates);
-                if (in.size() == 0) { continue; }
+                if (in.size() == 0) { return; }
                 to[in.begin - coordinates.begin] ^= same;
                 if (in.end < coordinates.end) { to[in.end - coordinates.begin] ^= same; }
-                continue;
+                return;
             }
             extent_t const step = axis.dilation, late = coordinates.begin > seen.begin ? detail::ceil_div(coordinates.begin - seen.begin, step) * step : 0;
             extent_t const end = seen.begin + seen.count * step < coordinates.end ? seen.begin + seen.count * step : coordinates.end;
             for (extent_t c = seen.begin + late; c < end; c += step) { to[c - coordinates.begin] |= same; }
+        };
+        std::int32_t least = at[rows.begin], greatest = least;
+        for (extent_t i = rows.begin + 1; i < rows.end; ++i) {
+            least = at[i] < least ? at[i] : least;
+            greatest = at[i] > greatest ? at[i] : greatest;
+        }
+        constexpr extent_t near = 64;
+        extent_t const points = extent_t(greatest) - least + 1;
+        if (points > near) { // far apart: one by one
+            for (extent_t i = rows.begin; i < rows.end; ++i) { mark(at[i], std::uint64_t(1) << (i - rows.begin)); }
+        } else { // queries of one coordinate together
+            std::uint64_t of[near];
+            for (extent_t p = 0; p < points; ++p) { of[p] = 0; }
+            for (extent_t i = rows.begin; i < rows.end; ++i) { of[at[i] - least] |= std::uint64_t(1) << (i - rows.begin); }
+            for (extent_t p = 0; p < points; ++p) {
+                if (of[p] != 0) { mark(least + p, of[p]); }
+            }
         }
         for (extent_t c = 1; runs && c < coordinates.size(); ++c) { to[c] ^= to[c - 1]; }
     }
