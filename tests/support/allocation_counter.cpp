@@ -8,11 +8,14 @@
 namespace {
 std::atomic<std::size_t> calls{0}, total{0}, frees{0};
 
-void* counted(std::size_t bytes, std::size_t alignment) {
+void* counted_or_null(std::size_t bytes, std::size_t alignment) noexcept {
     calls.fetch_add(1, std::memory_order_relaxed);
     total.fetch_add(bytes, std::memory_order_relaxed);
     bytes = bytes == 0 ? 1 : bytes;
-    void* p = alignment <= alignof(std::max_align_t) ? std::malloc(bytes) : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+    return alignment <= alignof(std::max_align_t) ? std::malloc(bytes) : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+}
+void* counted(std::size_t bytes, std::size_t alignment) {
+    void* const p = counted_or_null(bytes, alignment);
     if (p == nullptr) { throw std::bad_alloc(); }
     return p;
 }
@@ -33,6 +36,9 @@ void* operator new(std::size_t n) { return counted(n, 0); }
 void* operator new[](std::size_t n) { return counted(n, 0); }
 void* operator new(std::size_t n, std::align_val_t a) { return counted(n, static_cast<std::size_t>(a)); }
 void* operator new[](std::size_t n, std::align_val_t a) { return counted(n, static_cast<std::size_t>(a)); }
+// what the standard library's own would call, were it not for a sanitizer's
+void* operator new(std::size_t n, std::nothrow_t const&) noexcept { return counted_or_null(n, 0); }
+void* operator new[](std::size_t n, std::nothrow_t const&) noexcept { return counted_or_null(n, 0); }
 void operator delete(void* p) noexcept { released(p); }
 void operator delete[](void* p) noexcept { released(p); }
 void operator delete(void* p, std::size_t) noexcept { released(p); }
