@@ -175,18 +175,12 @@ def masks():
         "softcap": (earlier, lambda s, b, h, i, j: 30 * torch.tanh(s / 30), triangle),
     }
     for d, heads in ((128, 16), (64, 32)):
-        q, k, v, dout = (random(1, heads, n, d) for _ in range(4))
+        q, k, v = (random(1, heads, n, d) for _ in range(3))
         for name, (mask, score, pairs) in cases.items():
             block_mask = create_block_mask(mask, None, None, n, n, device="cuda")
-            run, out, lse, engine = forward(name, q, k, v, ids)
+            run, out, _, engine = forward(name, q, k, v, ids)
             times = medians({"matmul": matmul, "heed": run, "FlexAttention": lambda: flex(q, k, v, block_mask=block_mask, score_mod=score)}, 7)
             row(f"{name} d={d} N={n} {engine}", times, operations(q, v, pairs / n / n), f"difference {error(out, flex(q, k, v, block_mask=block_mask, score_mod=score).double()):.2e}")
-            leaves = [t.detach().clone().requires_grad_() for t in (q, k, v)]
-            made = flex(*leaves, block_mask=block_mask, score_mod=score)
-            peer = lambda: torch.autograd.grad(made, leaves, dout, retain_graph=True)
-            run, ours, engine = backward(name, q, k, v, out, lse, dout, ids)
-            times = medians({"matmul": matmul, "heed": run, "FlexAttention": peer}, 5)
-            row(f"backward {name} d={d} N={n} {engine}", times, 2.5 * operations(q, v, pairs / n / n), "difference " + "/".join(f"{error(x, y.double()):.2e}" for x, y in zip(ours, peer())))
 
 
 print(torch.cuda.get_device_name(), "torch", torch.__version__)
