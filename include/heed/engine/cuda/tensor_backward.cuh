@@ -307,7 +307,6 @@ private:
             while (seen != before) { seen = device::read_turn(turn, before, true); }
 #pragma unroll
             for (int r = 0; r < 32; ++r) { of_q[r] = dq[r] * tile.factor.x; }
-            __syncwarp(); // all lanes have read what the arrival gives back
             if (lane == 0) { mem.free[s].arrive(); }
         }
         add_piece(sums, of_q, n != 0);
@@ -353,7 +352,6 @@ private:
             device::products_commit();
             device::products_wait<0>();
             device::hold(dk);
-            __syncwarp(); // all lanes have read what the arrival gives back
             if (lane == 0) { mem.free[s].arrive(); }
         }
         store(x.dk, batch, kv_head, first + row, dk, leading(x, batch, kv_head), x.wide_dk);
@@ -409,7 +407,6 @@ private:
                 add_piece(sums + c * 4096, of_q, true);
             }
             device::barrier_arrive(slopes_free + static_cast<int>(n % 2), 256);
-            __syncwarp(); // all lanes have read what the arrival gives back
             if (lane == 0) { mem.free[s].arrive(); }
         }
         if (fixed && n != 0) { pass_turn(turn, first, speaks); }

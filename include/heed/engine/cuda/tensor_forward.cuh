@@ -319,7 +319,6 @@ private:
             device::products_commit();
         };
         auto const release = [&](device::block_barrier& b) {
-            __syncwarp(); // all lanes have read what the arrival gives back
             if (speaks) { b.arrive(); }
         };
         auto const release_after_all = [&](device::block_barrier& b) { // lanes have read their powers themselves
