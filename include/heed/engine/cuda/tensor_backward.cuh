@@ -147,7 +147,7 @@ struct tensor_backward {
         int const group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x / 128), 0) - 1;
         int const kv_heads = static_cast<int>(x.k.extent(1)), all = kv_heads * static_cast<int>(x.k.extent(0)), part = x.together * x.key_tiles, n = mem.item;
         int const begin = n / part * x.together, width = min(x.together, all - begin), within = n % part, which = begin + within % width;
-        int const first = within / width * keys; // a triangle's long walks, those of the first keys, come first
+        int const first = x.order.begun(within / width) * keys; // a triangle's long walks, those of the first keys, come first
         if (group < 0) {
             device::give_registers<24>();
             if (threadIdx.x < 32) { produce(x, mem, which / kv_heads, which % kv_heads, first); }

@@ -23,6 +23,8 @@ struct tile_order {
 
     HEED_HD bool fixed() const { return taken != nullptr; }
     HEED_DEVICE int size(int which) const { return min(team, key_tiles - which * team); }
+    // The n-th tile of keys that is begun: of a team the last first, since others wait for it.
+    HEED_DEVICE int begun(int n) const { return fixed() ? n / team * team + size(n / team) - 1 - n % team : n; }
     HEED_DEVICE int start(int key_tile) const { return fixed() ? static_cast<int>(extent_t(key_tile % team) * query_tiles / size(key_tile / team)) : 0; }
     HEED_DEVICE int* last_of(extent_t head, int query_tile, int part) const { return last + ((head * query_tiles + query_tile) * 2 + part); }
 
