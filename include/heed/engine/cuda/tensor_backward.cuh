@@ -247,17 +247,24 @@ private:
         int* turn = x.order.last; // of the tile, later of the tile before
         mem.kv_full.wait(0);
         std::uint32_t n = 0;
-        for (;; ++n) {
-            int const s = static_cast<int>(n % stages);
-            mem.full[s].wait(n / stages % 2);
-            int const note = mem.note[s];
-            if (note == nothing) { break; }
-            float p[halves][32];
+        float p[halves][32];
+        auto const make_scores = [&] { // of the tile n, or of what lies there if there is none
             device::products_begin();
 #pragma unroll
-            for (int h = 0; h < halves; ++h) { device::product_of_rows<E, 64, D>(p[h], k, keys, matrix(mem.q[s] + h * 64 * 64, 16)); }
+            for (int h = 0; h < halves; ++h) { device::product_of_rows<E, 64, D>(p[h], k, keys, matrix(mem.q[n % stages] + h * 64 * 64, 16)); }
             device::products_commit();
-            add_piece(sums, of_q, n != 0); // while scores are made
+        };
+        auto const scores_made = [&] {
+            device::products_wait<0>();
+#pragma unroll
+            for (int h = 0; h < halves; ++h) { device::hold(p[h]); }
+        };
+        mem.full[0].wait(0);
+        int note = mem.note[0];
+        make_scores();
+        scores_made();
+        while (note != nothing) {
+            int const s = static_cast<int>(n % stages);
             place const at = x.at(batch, mem.head[s]);
             pairs const tile{x.m, at, mem.rows[s], mem.factor[s], note / 4 * queries, first + row, (note & partial) != 0};
             std::uint32_t weights[halves][16], slopes[halves][16];
@@ -267,11 +274,7 @@ private:
                 device::products_begin();
                 device::product_of_rows<E, 64, D>(ds, v, keys, matrix(mem.dout[s] + h * 64 * 64, 16));
                 device::products_commit();
-                if (h == 0) {
-                    device::products_wait<1>();
-#pragma unroll
-                    for (int u = 0; u < halves; ++u) { device::hold(p[u]); }
-                }
+                if (h == 0) { add_piece(sums, of_q, n != 0); }
                 std::uint32_t kept = 0xffffffffu;
                 float raw[linear ? 1 : 32];
                 tile.weigh(h * 64, p[h], raw, kept);
@@ -300,7 +303,14 @@ private:
             turn = x.order.last_of(batch * x.q.extent(1) + at.head, note / 4, group);
             int const before = mem.before[s];
             int seen = device::read_turn(turn, before, fixed);
-            device::products_wait<0>();
+            ++n;
+            mem.full[n % stages].wait(n / stages % 2);
+            note = mem.note[n % stages];
+            device::products_wait<1>(); // the registers of weights and slopes are needed
+            device::hold(dk);
+            device::hold(dv);
+            make_scores(); // beside dq, so that the tensor cores have work until the next weights are made
+            scores_made();
             device::hold(dk);
             device::hold(dv);
             device::hold(dq);
