@@ -96,12 +96,6 @@ struct step_on_gpu {
 
 char const *const generic = "cuda.simt.pairwise.decode", *const tensor_cores = "cuda.tensor.pairwise.decode";
 
-bool on_sm90() {
-    cudaDeviceProp p{};
-    on_device(cudaGetDeviceProperties(&p, 0));
-    return p.major == 9 && p.minor == 0;
-}
-
 // A causal window with sinks, over views of either machine.
 struct with_sinks {
     extent_t window;
