@@ -116,6 +116,14 @@ HEED_INLINE void butterfly(complex_lanes<V> (&x)[R]) {
             difference[K] = x[K + 1] - x[R - 1 - K];
             y[0] = y[0] + sum[K];
         });
+        if constexpr (R == 3) { // fused here, not by the compiler: it would in one copy of a pass and not in another
+            V const c(roots::c[0]), s(roots::s[0]);
+            C const even{fma(sum[0].re, c, x[0].re), fma(sum[0].im, c, x[0].im)}, d = difference[0];
+            x[0] = y[0];
+            x[1] = {fma(d.im, s, even.re), fma(d.re, -s, even.im)};
+            x[2] = {fma(d.im, -s, even.re), fma(d.re, s, even.im)};
+            return;
+        }
         static_for<H>([&](auto q) HEED_INLINE_LAMBDA {
             constexpr int Q = decltype(q)::value + 1;
             C even = x[0];
