@@ -5,6 +5,7 @@
 #include "failure.hpp"
 #include "layers.hpp"
 
+#include <heed/engine/cpu/recurrent_kernels.hpp> // its products are those compiled once, not a copy of this file's
 #include <heed/front/factored_backward.hpp>
 #include <heed/front/grouped_decode.hpp>
 #include <heed/mechanism/tensor_product.hpp>
