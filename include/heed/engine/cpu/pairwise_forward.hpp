@@ -287,7 +287,8 @@ protected:
                     if (tables != 0 && !fresh && t.walk.size() > 0) {
                         ahead = staging.to_come(h.m.score, t.walk, (h.rows.begin - t.walk.begin - pitch) / pitch * C.keys + j, d, ahead);
                     }
-                    contract::run(k, j + piece < part.end ? piece : part.end - j, ahead, h.q, d, s + (j - part.begin) * pitch, peak, part.first, part.last, detail::contraction_of(h.m.score), mem.operand);
+                    int const keys = j + piece < part.end ? piece : part.end - j;
+                    contract::run(k, keys, ahead, h.q, d, s + (j - part.begin) * pitch, peak, part.first, part.last, detail::contraction_of(h.m.score), mem.operand);
                 }
             }
             if constexpr (detail::skips_nan<ring>) {
